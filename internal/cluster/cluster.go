@@ -1,0 +1,84 @@
+// Package cluster is what holds for a cluster as a whole: its settings and its versions.
+package cluster
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sallyport/sallyport/internal/device"
+)
+
+// Version is this build's version; ProtocolVersion is that of every message between programs, StateVersion that of
+// what is stored. What is newer than the program is refused by name.
+const (
+	Version         = "0.1.0"
+	ProtocolVersion = 1
+	StateVersion    = 1
+)
+
+// Settings are the cluster's authentication settings, the resource cluster_auth_preference.
+type Settings struct {
+	SecondFactors []string    `json:"second_factors"`
+	DeviceTrust   DeviceTrust `json:"device_trust"`
+	LockingMode   string      `json:"locking_mode,omitempty"`
+}
+
+// DeviceTrust is how the cluster treats devices. EKCertAllowedCAs is PEM, one authority or several an entry.
+type DeviceTrust struct {
+	Mode              device.Mode `json:"mode"`
+	AutoEnroll        bool        `json:"auto_enroll,omitempty"`
+	AllowSoftwareKeys bool        `json:"allow_software_keys,omitempty"`
+	EKCertAllowedCAs  []string    `json:"ekcert_allowed_cas,omitempty"`
+}
+
+// Default is what a new cluster starts with.
+func Default() Settings {
+	return Settings{
+		SecondFactors: []string{"otp"},
+		DeviceTrust:   DeviceTrust{Mode: device.ModeOptional},
+		LockingMode:   "strict",
+	}
+}
+
+// Check refuses settings that this build does not know or enforce; the error names the field.
+func (s Settings) Check() error {
+	for _, f := range s.SecondFactors {
+		if f == "webauthn" {
+			return fmt.Errorf("second_factors: webauthn is not enforced by this build")
+		}
+		if f != "otp" {
+			return fmt.Errorf("second_factors: unknown factor %q, want otp", f)
+		}
+	}
+	if !s.DeviceTrust.Mode.Known() {
+		return fmt.Errorf("device_trust.mode: unknown mode %q, want off, optional, required or required-for-humans", s.DeviceTrust.Mode)
+	}
+	if s.LockingMode != "" && s.LockingMode != "strict" && s.LockingMode != "best_effort" {
+		return fmt.Errorf("locking_mode: unknown mode %q, want strict or best_effort", s.LockingMode)
+	}
+	if s.DeviceTrust.AutoEnroll && s.DeviceTrust.Mode == device.ModeOff {
+		return fmt.Errorf("device_trust.auto_enroll: needs a mode other than off")
+	}
+	return nil
+}
+
+// NeedsOTP reports whether a login needs a one-time code. Whatever is listed and not known counts as needed.
+func (s Settings) NeedsOTP() bool { return len(s.SecondFactors) > 0 }
+
+// Differences names each setting in which two differ, for `sallyport start` to print.
+func (s Settings) Differences(stored Settings) []string {
+	var out []string
+	say := func(differs bool, name string, file, cap any) {
+		if differs {
+			out = append(out, fmt.Sprintf("%s: the file says %v, the cluster has %v", name, file, cap))
+		}
+	}
+	say(!slices.Equal(s.SecondFactors, stored.SecondFactors), "second_factors", s.SecondFactors, stored.SecondFactors)
+	a, b := s.DeviceTrust, stored.DeviceTrust
+	say(a.Mode != b.Mode, "device_trust.mode", a.Mode, b.Mode)
+	say(a.AutoEnroll != b.AutoEnroll, "device_trust.auto_enroll", a.AutoEnroll, b.AutoEnroll)
+	say(a.AllowSoftwareKeys != b.AllowSoftwareKeys, "device_trust.allow_software_keys", a.AllowSoftwareKeys, b.AllowSoftwareKeys)
+	say(!slices.Equal(a.EKCertAllowedCAs, b.EKCertAllowedCAs), "device_trust.ekcert_allowed_cas",
+		fmt.Sprintf("%d authorities", len(a.EKCertAllowedCAs)), fmt.Sprintf("%d", len(b.EKCertAllowedCAs)))
+	return out
+}

@@ -1,0 +1,266 @@
+// Package role is what an administrator lets people do, and under which conditions.
+package role
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/label"
+)
+
+// Role is one role of version v7.
+type Role struct {
+	Name    string     `json:"-"`
+	Options Options    `json:"options,omitzero"`
+	Allow   Conditions `json:"allow,omitzero"`
+	Deny    Conditions `json:"deny,omitzero"`
+}
+
+// Options are what a role demands or limits. The zero value demands nothing and grants nothing.
+type Options struct {
+	MaxSessionTTL         Duration      `json:"max_session_ttl,omitempty"`
+	ForwardAgent          bool          `json:"forward_agent,omitempty"`
+	PortForwarding        bool          `json:"port_forwarding,omitempty"`
+	ClientIdleTimeout     Duration      `json:"client_idle_timeout,omitempty"`
+	DisconnectExpiredCert bool          `json:"disconnect_expired_cert,omitempty"`
+	RequireSessionMFA     bool          `json:"require_session_mfa,omitempty"`
+	DeviceTrustMode       device.Mode   `json:"device_trust_mode,omitempty"`
+	DeviceRequirements    *Requirements `json:"device_requirements,omitempty"`
+	Lock                  string        `json:"lock,omitempty"`
+	PinSourceIP           bool          `json:"pin_source_ip,omitempty"`
+	RecordSession         string        `json:"record_session,omitempty"`
+}
+
+// Requirements are what a role demands of the device.
+type Requirements struct {
+	Attestation []device.Level `json:"attestation,omitempty"`
+	SessionKey  string         `json:"session_key,omitempty"`
+	SecureBoot  bool           `json:"secure_boot,omitempty"`
+	OSVersion   string         `json:"os_version,omitempty"`
+}
+
+// Conditions are one side of a role, allow or deny.
+type Conditions struct {
+	Logins              []string       `json:"logins,omitempty"`
+	NodeLabels          label.Selector `json:"node_labels,omitempty"`
+	DBLabels            label.Selector `json:"db_labels,omitempty"`
+	DBNames             []string       `json:"db_names,omitempty"`
+	DBUsers             []string       `json:"db_users,omitempty"`
+	KubernetesLabels    label.Selector `json:"kubernetes_labels,omitempty"`
+	KubernetesGroups    []string       `json:"kubernetes_groups,omitempty"`
+	KubernetesUsers     []string       `json:"kubernetes_users,omitempty"`
+	KubernetesResources []KubeResource `json:"kubernetes_resources,omitempty"`
+	AppLabels           label.Selector `json:"app_labels,omitempty"`
+	Rules               []Rule         `json:"rules,omitempty"`
+}
+
+// KubeResource names objects in a cluster.
+type KubeResource struct {
+	Kind      string   `json:"kind"`
+	Namespace string   `json:"namespace,omitempty"`
+	Name      string   `json:"name"`
+	Verbs     []string `json:"verbs"`
+}
+
+// Rule grants verbs on resource kinds; Where, if set, is a CEL predicate over user and resource.
+type Rule struct {
+	Resources []string `json:"resources"`
+	Verbs     []string `json:"verbs"`
+	Where     string   `json:"where,omitempty"`
+}
+
+// Verbs lists the verbs that rules may name.
+func Verbs() []string {
+	return []string{"list", "read", "create", "update", "delete", "create_enroll_token", "enroll", "*"}
+}
+
+// Kinds lists the resource kinds that rules may name.
+func Kinds() []string {
+	return []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node", "db", "kube_cluster",
+		"app", "oidc", "event", "session", "authority", "*"}
+}
+
+// Duration is a span that is written as `8h` or `30m`.
+type Duration time.Duration
+
+// UnmarshalJSON takes a string that time.ParseDuration takes, not negative.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return errors.New(`want a duration like "8h" or "30m"`)
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil || v < 0 {
+		return fmt.Errorf(`%q is no duration: want one like "8h" or "30m"`, s)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalJSON prints it as UnmarshalJSON takes it.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return json.Marshal(s)
+}
+
+// Unenforced names the options of the role that this build does not enforce. A role that has any is refused when it
+// is written, and admits nobody when it is found in state.
+func (r *Role) Unenforced() []string {
+	var out []string
+	add := func(set bool, name string) {
+		if set {
+			out = append(out, name)
+		}
+	}
+	o := r.Options
+	add(o.RequireSessionMFA, "options.require_session_mfa")
+	add(o.RecordSession != "" && o.RecordSession != "off", "options.record_session")
+	add(o.DeviceRequirements != nil && o.DeviceRequirements.SecureBoot, "options.device_requirements.secure_boot")
+	add(len(r.Allow.KubernetesResources) > 0, "allow.kubernetes_resources")
+	add(len(r.Deny.KubernetesResources) > 0, "deny.kubernetes_resources")
+	return out
+}
+
+// Check refuses a role that says what cannot be judged; the error names the field below spec.
+func (r *Role) Check() error {
+	if !identity.ValidName(r.Name) {
+		return fmt.Errorf("metadata.name: %q is not 1 to 128 printable ASCII characters without space or comma", r.Name)
+	}
+	if names := r.Unenforced(); len(names) > 0 {
+		return fmt.Errorf("%s is not enforced by this build", names[0])
+	}
+	if err := r.Options.check(); err != nil {
+		return fmt.Errorf("options.%w", err)
+	}
+	if err := r.Allow.check(); err != nil {
+		return fmt.Errorf("allow.%w", err)
+	}
+	if err := r.Deny.check(); err != nil {
+		return fmt.Errorf("deny.%w", err)
+	}
+	return nil
+}
+
+func (o *Options) check() error {
+	if o.DeviceTrustMode != device.ModeUnset && !o.DeviceTrustMode.Known() {
+		return fmt.Errorf("device_trust_mode: unknown mode %q, want off, optional, required or required-for-humans", o.DeviceTrustMode)
+	}
+	if o.Lock != "" && o.Lock != "strict" && o.Lock != "best_effort" {
+		return fmt.Errorf("lock: unknown mode %q, want strict or best_effort", o.Lock)
+	}
+	if time.Duration(o.MaxSessionTTL) > identity.MaxLifetime {
+		return fmt.Errorf("max_session_ttl: no certificate lives longer than %s", identity.MaxLifetime)
+	}
+	q := o.DeviceRequirements
+	if q == nil {
+		return nil
+	}
+	for _, l := range q.Attestation {
+		if !l.Known() {
+			return fmt.Errorf("device_requirements.attestation: unknown level %q", l)
+		}
+	}
+	if q.SessionKey != "" && q.SessionKey != "hardware" {
+		return fmt.Errorf("device_requirements.session_key: unknown value %q, want hardware", q.SessionKey)
+	}
+	if q.OSVersion != "" {
+		if _, err := device.ParseVersionRule(q.OSVersion); err != nil {
+			return fmt.Errorf("device_requirements.os_version: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Conditions) check() error {
+	lists := []struct {
+		name   string
+		values []string
+	}{{"logins", c.Logins}, {"db_users", c.DBUsers}, {"db_names", c.DBNames},
+		{"kubernetes_groups", c.KubernetesGroups}, {"kubernetes_users", c.KubernetesUsers}}
+	for _, l := range lists {
+		for _, v := range l.values {
+			if strings.Contains(v, "{{") {
+				if _, ok := Variable(v); !ok {
+					return fmt.Errorf("%s: %q is no variable: want {{internal.NAME}} or {{external.NAME}}", l.name, v)
+				}
+			} else if !identity.ValidName(v) {
+				return fmt.Errorf("%s: %q is not 1 to 128 printable ASCII characters without space or comma", l.name, v)
+			}
+		}
+	}
+	for i, r := range c.Rules {
+		if err := r.check(); err != nil {
+			return fmt.Errorf("rules[%d].%w", i, err)
+		}
+	}
+	return nil
+}
+
+func (r Rule) check() error {
+	for _, k := range r.Resources {
+		if !slices.Contains(Kinds(), k) {
+			return fmt.Errorf("resources: unknown kind %q", k)
+		}
+	}
+	for _, v := range r.Verbs {
+		if !slices.Contains(Verbs(), v) {
+			return fmt.Errorf("verbs: unknown verb %q", v)
+		}
+	}
+	if len(r.Resources) == 0 || len(r.Verbs) == 0 {
+		return errors.New("resources: a rule needs resources and verbs")
+	}
+	return nil
+}
+
+// Variable reads `{{internal.logins}}` or `{{external.claim}}` and returns the trait's name.
+func Variable(s string) (trait string, ok bool) {
+	inner, found := strings.CutPrefix(strings.TrimSpace(s), "{{")
+	if !found {
+		return "", false
+	}
+	inner, found = strings.CutSuffix(inner, "}}")
+	if !found {
+		return "", false
+	}
+	inner = strings.TrimSpace(inner)
+	for _, scope := range []string{"internal.", "external."} {
+		if name, is := strings.CutPrefix(inner, scope); is && identity.ValidName(name) && !strings.ContainsAny(name, "{}.") {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// Expand replaces variables by a user's traits. What a trait holds is a literal and never a pattern, so a `*` in one
+// is dropped, as is what is not fit for a certificate.
+func Expand(values []string, traits map[string][]string) []string {
+	var out []string
+	for _, v := range values {
+		trait, is := Variable(v)
+		if !is {
+			if !strings.Contains(v, "{{") {
+				out = append(out, v)
+			}
+			continue
+		}
+		for _, t := range traits[trait] {
+			if identity.ValidName(t) && !strings.Contains(t, "*") {
+				out = append(out, t)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,39 @@
+// Package target is what somebody wants to reach, and what they want to do there.
+package target
+
+import (
+	"net/netip"
+
+	"github.com/sallyport/sallyport/internal/label"
+)
+
+// Kind is a kind of target: a resource behind an agent, or, as Administration, the cluster's own resource kinds.
+type Kind string
+
+// The kinds.
+const (
+	Node           Kind = "node"
+	Database       Kind = "db"
+	Kube           Kind = "kube_cluster"
+	App            Kind = "app"
+	Administration Kind = "administration"
+)
+
+// Target is one thing that can be reached. Of an Administration target, Name is the resource kind (role, user, …) and
+// Object, where it is known, the resource itself as `where` predicates see it.
+type Target struct {
+	Kind   Kind
+	ID     string
+	Name   string
+	Labels label.Set
+	Object map[string]any
+}
+
+// Action is what is to be done there. Only the fields of the target's kind count.
+type Action struct {
+	Login  string
+	DBUser string
+	DBName string
+	Verb   string
+	From   netip.Addr
+}
