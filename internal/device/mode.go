@@ -35,13 +35,6 @@ func (m Mode) strictness() int {
 // Stricter reports whether m is stricter than other.
 func (m Mode) Stricter(other Mode) bool { return m.strictness() > other.strictness() }
 
-// Demands reports whether the mode asks for a device of a person or of a program.
-func (m Mode) Demands(human bool) bool {
-	switch m {
-	case ModeUnset, ModeOff, ModeOptional:
-		return false
-	case ModeRequiredForHumans:
-		return human
-	}
-	return true
-}
+// Demands reports whether the mode asks for a device. required-for-humans does too: a bot may meet it by a pinned
+// address instead.
+func (m Mode) Demands() bool { return m != ModeUnset && m != ModeOff && m != ModeOptional }

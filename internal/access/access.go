@@ -1,0 +1,223 @@
+// Package access decides who may do what where: the only place that says yes.
+//
+// A decision is made from values alone, in this order, and the first refusal stands:
+//
+//  1. the identity names somebody and has not expired;
+//  2. no lock that is in force matches identity, target and login;
+//  3. no role's deny side matches the target and the action;
+//  4. some role's allow side grants the action on the target;
+//  5. the device modes of the cluster and of every role that matches the target are met, the strictest deciding;
+//  6. the device requirements of every role that matches the target are met;
+//  7. where a matching role pins addresses, the login is pinned and comes from its address.
+//
+// A role matches a target when its allow side selects the resource by its labels, or names its kind in a rule,
+// whatever login, database user or verb is asked for. A predicate (`where`) is CEL over user and resource.
+package access
+
+import (
+	"time"
+
+	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// Input is everything that a decision depends on. Roles holds the roles by name; a role that an identity names and
+// that is not there grants nothing.
+type Input struct {
+	Identity *identity.User
+	Target   target.Target
+	Action   target.Action
+	Roles    map[string]*Policy
+	Locks    []lock.Lock
+	Settings cluster.Settings
+	Now      time.Time
+}
+
+// Reason is a refusal's stable word.
+type Reason string
+
+// The reasons. The empty one is that of the zero Decision, which refuses.
+const (
+	Granted        Reason = "granted"
+	NoIdentity     Reason = "no_identity"
+	ExpiredLogin   Reason = "expired"
+	Locked         Reason = "locked"
+	DeniedByRole   Reason = "denied"
+	NotGranted     Reason = "not_granted"
+	NoDevice       Reason = "device_required"
+	WeakDevice     Reason = "device_requirements"
+	SoftwareDevice Reason = "software_device"
+	WrongAddress   Reason = "source_ip"
+)
+
+// SourceKind is what kind of thing decided.
+type SourceKind string
+
+// The sources.
+const (
+	FromNobody  SourceKind = ""
+	FromRole    SourceKind = "role"
+	FromLock    SourceKind = "lock"
+	FromCluster SourceKind = "cluster"
+	FromLogin   SourceKind = "login"
+)
+
+// Source is the role, lock or setting that decided. Detail says what of it.
+type Source struct {
+	Kind   SourceKind
+	Name   string
+	Detail string
+}
+
+// Limits are what an admitted session must keep to. Zero durations mean none. Strict is whether the session ends
+// when the picture grows too old.
+type Limits struct {
+	IdleTimeout           time.Duration
+	MaxTTL                time.Duration
+	DisconnectExpiredCert bool
+	Strict                bool
+	PTY                   bool
+	PortForwarding        bool
+	AgentForwarding       bool
+}
+
+// Decision is the answer. Its zero value refuses.
+type Decision struct {
+	Allowed bool
+	Reason  Reason
+	Source  Source
+	Limits  Limits
+}
+
+func refuse(why Reason, s Source) Decision { return Decision{Reason: why, Source: s} }
+
+// Decide answers one question. It has no state, reads no clock, and takes about a microsecond.
+func Decide(in Input) Decision {
+	who := in.Identity
+	if who == nil || !identity.ValidName(who.Name) {
+		return refuse(NoIdentity, Source{})
+	}
+	if !in.Now.Before(who.Validity.Expires) {
+		return refuse(ExpiredLogin, Source{Kind: FromLogin})
+	}
+	for i := range in.Locks {
+		if l := &in.Locks[i]; l.InForce(in.Now) && l.Matches(who, in.Target, in.Action) {
+			return refuse(Locked, Source{Kind: FromLock, Name: l.Name, Detail: l.Target.String()})
+		}
+	}
+	var buffer [24]*Policy
+	held := buffer[:0]
+	for _, name := range who.Roles {
+		if p := in.Roles[name]; p != nil {
+			held = append(held, p)
+		}
+	}
+	granted, d := rolesSay(&in, held)
+	if granted == nil {
+		return d
+	}
+	if d, ok := devicesSay(&in, held); !ok {
+		return d
+	}
+	if d, ok := addressSays(&in, held); !ok {
+		return d
+	}
+	return Decision{Allowed: true, Reason: Granted, Source: Source{Kind: FromRole, Name: granted.name},
+		Limits: limits(&in, held)}
+}
+
+// rolesSay finds a denying role, else a granting one.
+func rolesSay(in *Input, held []*Policy) (*Policy, Decision) {
+	for _, p := range held {
+		if p.denies(in) {
+			return nil, refuse(DeniedByRole, Source{Kind: FromRole, Name: p.name})
+		}
+	}
+	var granted *Policy
+	for _, p := range held {
+		if p.grants(in) && (granted == nil || p.name < granted.name) {
+			granted = p
+		}
+	}
+	if granted == nil {
+		return nil, refuse(NotGranted, Source{})
+	}
+	return granted, Decision{}
+}
+
+// addressSays holds pinned addresses: the certificate's own always, and that there is one where a role wants it.
+func addressSays(in *Input, held []*Policy) (Decision, bool) {
+	who := in.Identity
+	if who.PinnedIP.IsValid() && who.PinnedIP.Unmap() != in.Action.From.Unmap() {
+		return refuse(WrongAddress, Source{Kind: FromLogin, Detail: "pinned to " + who.PinnedIP.String()}), false
+	}
+	if who.PinnedIP.IsValid() {
+		return Decision{}, true
+	}
+	for _, p := range held {
+		if p.options.PinSourceIP && p.selects(in) {
+			return refuse(WrongAddress, Source{Kind: FromRole, Name: p.name, Detail: "pin_source_ip"}), false
+		}
+	}
+	return Decision{}, true
+}
+
+// limits gathers the strictest limits of the roles that match the target, and the widest of what granting roles give.
+func limits(in *Input, held []*Policy) Limits {
+	var l Limits
+	anyStrict, anyChoice := false, false
+	for _, p := range held {
+		if !p.selects(in) {
+			continue
+		}
+		o := &p.options
+		l.IdleTimeout = shorter(l.IdleTimeout, time.Duration(o.ClientIdleTimeout))
+		l.MaxTTL = shorter(l.MaxTTL, time.Duration(o.MaxSessionTTL))
+		l.DisconnectExpiredCert = l.DisconnectExpiredCert || o.DisconnectExpiredCert
+		anyStrict = anyStrict || (o.Lock != "" && o.Lock != "best_effort")
+		anyChoice = anyChoice || o.Lock == "best_effort"
+		if p.grants(in) {
+			l.PTY = true
+			l.PortForwarding = l.PortForwarding || o.PortForwarding
+			l.AgentForwarding = l.AgentForwarding || o.ForwardAgent
+		}
+	}
+	l.Strict = anyStrict || (!anyChoice && in.Settings.LockingMode != "best_effort")
+	g := in.Identity.Grant
+	l.PTY, l.PortForwarding = l.PTY && g.PTY, l.PortForwarding && g.PortForwarding
+	l.AgentForwarding = l.AgentForwarding && g.AgentForwarding
+	return l
+}
+
+func shorter(a, b time.Duration) time.Duration {
+	if a == 0 || (b != 0 && b < a) {
+		return b
+	}
+	return a
+}
+
+// human reports whether an identity counts as a person: whatever is not a bot does.
+func human(u *identity.User) bool { return u.Kind != identity.Bot }
+
+// trusted is the identity's device where its level is one that this build knows, else nil.
+func trusted(u *identity.User) *identity.Device {
+	if u.Device == nil || !u.Device.Level.Known() {
+		return nil
+	}
+	if u.Device.ID == "" || u.Device.AssetTag == "" || u.Device.CredentialID == "" {
+		return nil
+	}
+	return u.Device
+}
+
+func levelListed(levels []device.Level, l device.Level) bool {
+	for _, x := range levels {
+		if x == l {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,110 @@
+package access
+
+import (
+	"fmt"
+
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/identity"
+)
+
+// devicesSay holds the modes and the requirements of the cluster and of every role that matches the target.
+func devicesSay(in *Input, held []*Policy) (Decision, bool) {
+	who := in.Identity
+	dev := trusted(who)
+	source, demanded := strictest(in, held)
+	if demanded && excused(who, source) {
+		return Decision{}, true
+	}
+	if demanded && dev == nil {
+		return refuse(NoDevice, source), false
+	}
+	software := dev != nil && !dev.Level.Hardware()
+	listed, speaking := 0, 0
+	for _, p := range held {
+		if !p.selects(in) {
+			continue
+		}
+		q := p.options.DeviceRequirements
+		if q == nil && !p.options.DeviceTrustMode.Demands() {
+			continue
+		}
+		speaking++
+		if q == nil {
+			if software {
+				return refuse(SoftwareDevice, Source{Kind: FromRole, Name: p.name}), false
+			}
+			continue
+		}
+		if dev == nil {
+			continue
+		}
+		if miss := p.unmet(dev, who.KeyPolicy); miss != "" {
+			return refuse(WeakDevice, Source{Kind: FromRole, Name: p.name, Detail: miss}), false
+		}
+		if levelListed(q.Attestation, device.LevelSoftware) {
+			listed++
+		}
+		if software && !levelListed(q.Attestation, device.LevelSoftware) {
+			return refuse(SoftwareDevice, Source{Kind: FromRole, Name: p.name}), false
+		}
+	}
+	if software && demanded && listed == 0 {
+		return refuse(SoftwareDevice, source), false
+	}
+	return Decision{}, true
+}
+
+// strictest finds the mode that decides: the cluster's, or that of a matching role. Requirements without a mode mean
+// required.
+func strictest(in *Input, held []*Policy) (Source, bool) {
+	mode, source := in.Settings.DeviceTrust.Mode, Source{Kind: FromCluster, Name: "cluster_auth_preference"}
+	if mode == device.ModeUnset {
+		mode = "unset" // settings that were never read count as required
+	}
+	for _, p := range held {
+		if !p.selects(in) {
+			continue
+		}
+		m := p.options.DeviceTrustMode
+		if p.options.DeviceRequirements != nil && !m.Demands() {
+			m = device.ModeRequired // else a login without a device would do where one with a weak device does not
+		}
+		if !m.Demands() {
+			continue
+		}
+		stricter := m.Stricter(mode) || !mode.Demands()
+		first := source.Kind == FromRole && m == mode && p.name < source.Name
+		if stricter || first || (source.Kind == FromCluster && m == mode) {
+			mode, source = m, Source{Kind: FromRole, Name: p.name}
+		}
+	}
+	source.Detail = string(mode)
+	return source, mode.Demands()
+}
+
+// excused reports whether a bot with a pinned address may do without a device, as required-for-humans lets it:
+// then no device of its is looked at, so that having one is never worse than having none.
+func excused(u *identity.User, s Source) bool {
+	return !human(u) && u.PinnedIP.IsValid() && s.Detail == string(device.ModeRequiredForHumans)
+}
+
+// unmet names the first requirement of the role that the device does not meet, or nothing.
+func (p *Policy) unmet(d *identity.Device, key identity.KeyPolicy) string {
+	q := p.options.DeviceRequirements
+	if len(q.Attestation) > 0 && !levelListed(q.Attestation, d.Level) {
+		return fmt.Sprintf("attestation one of %v, and this device has %s", q.Attestation, d.Level)
+	}
+	if q.SessionKey != "" && (key != identity.KeyHardware || !d.Level.Hardware()) {
+		return "a session key in hardware"
+	}
+	if q.SecureBoot && (d.Claims.SecureBoot == nil || !*d.Claims.SecureBoot) {
+		return "Secure Boot, which this device has not proven"
+	}
+	if q.OSVersion != "" {
+		rule, err := device.ParseVersionRule(q.OSVersion)
+		if err != nil || !rule.Meets(d.Claims.OSVersion) {
+			return fmt.Sprintf("os_version %s, and this device says %q", q.OSVersion, d.Claims.OSVersion)
+		}
+	}
+	return ""
+}
