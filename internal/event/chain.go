@@ -53,15 +53,11 @@ type Head struct {
 	Hash   Hash   `json:"hash"`
 }
 
-// Next makes the entry that follows h.
-func (h Head) Next(ev Event) (Entry, error) {
-	b, err := ev.Marshal()
-	if err != nil {
-		return Entry{}, err
-	}
-	e := Entry{Writer: h.Writer, Seq: h.Seq + 1, Prev: h.Hash, Event: b}
+// Next makes the entry that follows h; ev is an event's canonical JSON, from Event.Marshal.
+func (h Head) Next(ev json.RawMessage) Entry {
+	e := Entry{Writer: h.Writer, Seq: h.Seq + 1, Prev: h.Hash, Event: ev}
 	e.Hash = e.sum()
-	return e, nil
+	return e
 }
 
 // Head is the chain's head after e.
