@@ -1,0 +1,102 @@
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+const entryLabel = "sallyport-audit-v1"
+
+// Hash is an entry's SHA-256; as text 64 lower-case hex digits.
+type Hash [sha256.Size]byte
+
+// String is the hex form.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText gives the hex form.
+func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText takes 64 lower-case hex digits.
+func (h *Hash) UnmarshalText(b []byte) error {
+	var got Hash
+	if len(b) != 2*len(got) {
+		return fmt.Errorf("hash of %d characters", len(b))
+	}
+	if _, err := hex.Decode(got[:], b); err != nil {
+		return fmt.Errorf("decode hash: %w", err)
+	}
+	if got.String() != string(b) {
+		return errors.New("hash is not in lower case")
+	}
+	*h = got
+	return nil
+}
+
+// Entry is an event in its writer's chain. Seq begins at 1, where Prev is zero. Event holds the event's canonical
+// JSON as the writer made it.
+type Entry struct {
+	Writer string          `json:"writer"` // host UUID
+	Seq    uint64          `json:"seq"`
+	Prev   Hash            `json:"prev"`
+	Event  json.RawMessage `json:"entry"`
+	Hash   Hash            `json:"hash"`
+}
+
+// Head is the end of a writer's chain. The zero Seq is a chain without entries.
+type Head struct {
+	Writer string `json:"writer"`
+	Seq    uint64 `json:"seq"`
+	Hash   Hash   `json:"hash"`
+}
+
+// Next makes the entry that follows h; ev is an event's canonical JSON, from Event.Marshal.
+func (h Head) Next(ev json.RawMessage) Entry {
+	e := Entry{Writer: h.Writer, Seq: h.Seq + 1, Prev: h.Hash, Event: ev}
+	e.Hash = e.sum()
+	return e
+}
+
+// Head is the chain's head after e.
+func (e Entry) Head() Head { return Head{Writer: e.Writer, Seq: e.Seq, Hash: e.Hash} }
+
+// Follows says why e is not the entry after h: another writer, a number out of order, another predecessor, or a hash
+// that is not e's own.
+func (e Entry) Follows(h Head) error {
+	switch {
+	case e.Writer != h.Writer:
+		return fmt.Errorf("entry of writer %q in the chain of %q", e.Writer, h.Writer)
+	case e.Seq != h.Seq+1:
+		return fmt.Errorf("entry %d after entry %d", e.Seq, h.Seq)
+	case e.Prev != h.Hash:
+		return fmt.Errorf("entry %d does not follow entry %d as it is here", e.Seq, h.Seq)
+	}
+	return e.Check()
+}
+
+// Check recomputes the entry's own hash.
+func (e Entry) Check() error {
+	if e.sum() != e.Hash {
+		return fmt.Errorf("entry %d was changed: its hash does not match", e.Seq)
+	}
+	return nil
+}
+
+// sum is SHA-256 over label, writer, seq, prev and event, each behind its length in 4 bytes.
+func (e Entry) sum() Hash {
+	b := make([]byte, 0, len(e.Event)+160)
+	b = appendField(b, []byte(entryLabel))
+	b = appendField(b, []byte(e.Writer))
+	b = appendField(b, binary.BigEndian.AppendUint64(nil, e.Seq))
+	b = appendField(b, e.Prev[:])
+	b = appendField(b, e.Event)
+	return sha256.Sum256(b)
+}
+
+func appendField(b, field []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(field)))
+	return append(b, field...)
+}

@@ -1,0 +1,177 @@
+// Package event is the audit event: its kinds and codes, its JSON, and the hash chain that holds a writer's events
+// together. The formats are in docs/protocol/audit.md.
+package event
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// Limits of one event. Free texts (message, command, query, path …) longer than MaxText bytes are cut by Normalize,
+// with a mark, so that a long statement cannot keep itself out of the log.
+const (
+	MaxEvent = 64 << 10
+	MaxText  = 8 << 10
+)
+
+// Event is one thing that happened. In JSON it is a single flat object. Session, Action and Resource are optional
+// groups of fields.
+type Event struct {
+	Kind    Kind      `json:"event"`
+	Code    string    `json:"code"`
+	Time    time.Time `json:"time"` // UTC
+	UID     string    `json:"uid"`
+	Cluster string    `json:"cluster_name"`
+	User    string    `json:"user"`
+	Success bool      `json:"success"`
+	Message string    `json:"message"`
+	Device  *Device   `json:"trusted_device,omitempty"`
+	*Session
+	*Action
+	*Resource
+}
+
+// Device is the device that a user acted from.
+type Device struct {
+	ID           string `json:"device_id"`
+	OSType       string `json:"os_type"`
+	AssetTag     string `json:"asset_tag"`
+	CredentialID string `json:"credential_id"`
+}
+
+// Session says where something happened: the session, the agent, and the address the user came from.
+type Session struct {
+	SessionID  string `json:"sid,omitempty"`
+	Login      string `json:"login,omitempty"`
+	ServerID   string `json:"server_id,omitempty"` // the agent's host UUID; auth refuses another's
+	ServerName string `json:"server_name,omitempty"`
+	Addr       string `json:"addr,omitempty"`
+	Protocol   string `json:"protocol,omitempty"`
+	Reason     string `json:"reason,omitempty"` // a stable word: why it was refused, or why it ended
+	Source     string `json:"source,omitempty"` // the role, lock or setting that decided
+	Recording  string `json:"recording,omitempty"`
+}
+
+// Action says what was done.
+type Action struct {
+	Command   string `json:"command,omitempty"`
+	ExitCode  *int   `json:"exit_code,omitempty"`
+	Path      string `json:"path,omitempty"`
+	Direction string `json:"direction,omitempty"` // upload or download
+	Target    string `json:"target,omitempty"`    // of a port forwarding: HOST:PORT
+	DBName    string `json:"db_name,omitempty"`
+	DBUser    string `json:"db_user,omitempty"`
+	Query     string `json:"db_query,omitempty"`
+	Verb      string `json:"verb,omitempty"` // of a request: its method
+	Status    int    `json:"status_code,omitempty"`
+}
+
+// Resource says what was changed or reached.
+type Resource struct {
+	ResourceKind string     `json:"resource_kind,omitempty"`
+	ResourceName string     `json:"resource_name,omitempty"`
+	Roles        []string   `json:"roles,omitempty"`
+	Expires      *time.Time `json:"expires,omitempty"`
+	Attestation  string     `json:"attestation,omitempty"`
+	CertSerial   string     `json:"cert_serial,omitempty"`
+	Changes      []string   `json:"changes,omitempty"` // field names that an edit touched, never their values
+}
+
+// Normalize completes an event for writing: the code that its kind and outcome have, UTC to the microsecond, texts no
+// longer than MaxText. A kind that is not in the table, or has no code for that outcome, is an error.
+func (e *Event) Normalize() error {
+	code, err := e.Kind.Code(e.Success)
+	if err != nil {
+		return err
+	}
+	e.Code = code
+	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	cut(&e.Message)
+	if e.Session != nil {
+		s := *e.Session
+		cut(&s.Login, &s.ServerName, &s.Addr, &s.Reason, &s.Source)
+		e.Session = &s
+	}
+	if e.Action != nil {
+		a := *e.Action
+		cut(&a.Command, &a.Path, &a.Target, &a.DBName, &a.DBUser, &a.Query)
+		e.Action = &a
+	}
+	return nil
+}
+
+func cut(texts ...*string) {
+	for _, t := range texts {
+		if len(*t) <= MaxText {
+			continue
+		}
+		keep := MaxText
+		for keep > MaxText-utf8.UTFMax && !utf8.RuneStart((*t)[keep]) {
+			keep--
+		}
+		*t = fmt.Sprintf("%s… (%d bytes more)", (*t)[:keep], len(*t)-keep)
+	}
+}
+
+// Marshal gives the event's canonical JSON, which Parse takes.
+func (e Event) Marshal() ([]byte, error) {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("encode event: %w", err)
+	}
+	if len(b) > MaxEvent {
+		return nil, fmt.Errorf("event of %d bytes is too large", len(b))
+	}
+	return b, nil
+}
+
+// Parse reads an event's JSON from outside: canonical (Canonical), of a kind that is known, with the code of that
+// kind and outcome. Fields that this version does not know stay in the bytes and are not in the Event.
+func Parse(b []byte) (Event, error) {
+	if err := Canonical(b); err != nil {
+		return Event{}, err
+	}
+	var e Event
+	if err := json.Unmarshal(b, &e); err != nil {
+		return Event{}, fmt.Errorf("decode event: %w", err)
+	}
+	code, err := e.Kind.Code(e.Success)
+	if err != nil {
+		return Event{}, err
+	}
+	switch {
+	case code != e.Code:
+		return Event{}, fmt.Errorf("event %s has code %q, not %s", e.Kind, e.Code, code)
+	case e.UID == "":
+		return Event{}, errors.New("event has no uid")
+	case e.Time.IsZero():
+		return Event{}, errors.New("event has no time")
+	}
+	return e, nil
+}
+
+// Canonical refuses event bytes that do not survive a JSON encoder unchanged: the hash is over the bytes, so they
+// must be the same on every way. An event is at most MaxEvent bytes of UTF-8, one object without insignificant white
+// space, in which <, >, &, U+2028 and U+2029 are escaped as \u003c and so on.
+func Canonical(b []byte) error {
+	switch {
+	case len(b) > MaxEvent:
+		return fmt.Errorf("event of %d bytes is too large", len(b))
+	case !utf8.Valid(b):
+		return errors.New("event is not UTF-8")
+	case len(b) == 0 || b[0] != '{':
+		return errors.New("event is no object")
+	}
+	again, err := json.Marshal(json.RawMessage(b))
+	if err != nil {
+		return fmt.Errorf("decode event: %w", err)
+	}
+	if !bytes.Equal(again, b) {
+		return errors.New("event is not in canonical form")
+	}
+	return nil
+}
