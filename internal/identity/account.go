@@ -12,8 +12,8 @@ type Account struct {
 	Roles     []string            `json:"roles"`
 	Traits    map[string][]string `json:"traits,omitempty"`
 	CreatedBy *CreatedBy          `json:"created_by,omitempty"`
-	Expires   time.Time           `json:"expires,omitzero"`
-	Status    Status              `json:"status,omitzero"`
+	Expires   time.Time           `json:"expires"`
+	Status    Status              `json:"status"`
 }
 
 // CreatedBy says who made an account, and when.
