@@ -9,6 +9,7 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -204,4 +205,29 @@ func (r *Resource) JSON() ([]byte, error) {
 	m := r.Metadata
 	m.ID = nil
 	return json.Marshal(document{Kind: r.Kind, Version: shapes[r.Kind].version, Metadata: m, Spec: r.Spec})
+}
+
+// Decode reads one resource from the JSON that JSON prints, strictly but without lines: for what programs send and
+// store.
+func Decode(raw []byte) (*Resource, error) {
+	var head struct {
+		Kind    Kind   `json:"kind"`
+		Version string `json:"version"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, fault.New(fault.Invalid, "resource is no JSON").Wrapping(err)
+	}
+	sh, ok := shapes[head.Kind]
+	if !ok || sh.version != head.Version {
+		return nil, fault.New(fault.Unsupported, "kind %q of version %q is not known to this build", head.Kind, head.Version)
+	}
+	doc := document{Spec: sh.spec()}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&doc); err != nil {
+		return nil, fault.New(fault.Invalid, "%s %q: %v", head.Kind, doc.Metadata.Name, err).WithReason("invalid_resource")
+	}
+	res := &Resource{Kind: head.Kind, Metadata: doc.Metadata, Spec: doc.Spec}
+	res.setName()
+	return res, nil
 }

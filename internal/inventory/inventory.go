@@ -1,0 +1,302 @@
+// Package inventory is the devices in store, unique by operating system and asset tag, and their enrollment tokens.
+//
+//	device/ID            the device
+//	devicetag/OS/TAG     its id
+//	deviceek/HASH        the id of the device that this endorsement key is enrolled for
+//	devicetoken/ID       the one enrollment token of a device, as a hash
+//
+// Reads give devices with their revision; writes are operations, for the caller to commit with their audit event.
+package inventory
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/store"
+)
+
+// Inventory reads devices. It holds nothing to close.
+type Inventory struct {
+	store store.Store
+}
+
+// New reads from s, which stays the caller's.
+func New(s store.Store) *Inventory { return &Inventory{store: s} }
+
+func key(id string) string { return "device/" + url.PathEscape(id) }
+
+func tagKey(os device.OS, tag string) string {
+	return "devicetag/" + string(os) + "/" + url.PathEscape(device.NormalTag(tag))
+}
+
+func ekKey(hash string) string  { return "deviceek/" + url.PathEscape(hash) }
+func tokenKey(id string) string { return "devicetoken/" + url.PathEscape(id) }
+
+// NotFound is the fault of a device that is not there, as people named it.
+func NotFound(named string) error {
+	return fault.New(fault.NotFound, "device %q not found", named).WithReason("device_not_found")
+}
+
+// Get reads a device by id.
+func (v *Inventory) Get(ctx context.Context, id string) (*device.Device, uint64, error) {
+	rec, err := v.store.Get(ctx, key(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, NotFound(id)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return decode(rec)
+}
+
+func decode(rec store.Record) (*device.Device, uint64, error) {
+	var d device.Device
+	if err := json.Unmarshal(rec.Value, &d); err != nil {
+		return nil, 0, fmt.Errorf("stored %s: %w", rec.Key, err)
+	}
+	id, err := url.PathUnescape(rec.Key[len("device/"):])
+	d.ID = id
+	return &d, rec.Revision, err
+}
+
+// ByTag finds a device by its tag; os may be empty where only one system has that tag.
+func (v *Inventory) ByTag(ctx context.Context, os device.OS, tag string) (*device.Device, uint64, error) {
+	systems := []device.OS{os}
+	if os == "" {
+		systems = []device.OS{device.Linux, device.MacOS, device.Windows}
+	}
+	var ids []string
+	for _, s := range systems {
+		rec, err := v.store.Get(ctx, tagKey(s, tag))
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		ids = append(ids, string(rec.Value))
+	}
+	switch len(ids) {
+	case 0:
+		return nil, 0, NotFound(tag)
+	case 1:
+		return v.Get(ctx, ids[0])
+	}
+	return nil, 0, fault.New(fault.Invalid, "found multiple devices for asset tag %q, please retry using the device ID instead", tag).
+		WithReason("device_ambiguous")
+}
+
+// ByEK finds the device that an endorsement key is enrolled for, or "".
+func (v *Inventory) ByEK(ctx context.Context, hash string) (string, error) {
+	rec, err := v.store.Get(ctx, ekKey(hash))
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil
+	}
+	return string(rec.Value), err
+}
+
+// List reads a page of devices behind an id.
+func (v *Inventory) List(ctx context.Context, after string, limit int) (list []Entry, next string, err error) {
+	r := store.Range{Prefix: "device/", Limit: limit}
+	if after != "" {
+		r.After = key(after)
+	}
+	page, err := v.store.List(ctx, r)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, rec := range page.Records {
+		d, rev, err := decode(rec)
+		if err != nil {
+			return nil, "", err
+		}
+		list = append(list, Entry{d, rev})
+	}
+	if page.More && len(list) > 0 {
+		next = list[len(list)-1].Device.ID
+	}
+	return list, next, nil
+}
+
+// Entry is a device with its revision.
+type Entry struct {
+	Device   *device.Device
+	Revision uint64
+}
+
+// New gives a device an id and its times and returns the operations that add it; a tag that is taken is a conflict on
+// its index, which Exists words.
+func (v *Inventory) Add(d *device.Device, now time.Time) ([]store.Op, error) {
+	if d.ID == "" {
+		d.ID = uuid.NewString()
+	}
+	d.AssetTag = device.NormalTag(d.AssetTag)
+	if d.EnrollStatus == "" {
+		d.EnrollStatus = device.NotEnrolled
+	}
+	d.CreateTime, d.UpdateTime = now.UTC(), now.UTC()
+	raw, err := json.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	return []store.Op{
+		store.CheckRevision(tagKey(d.OSType, d.AssetTag), 0),
+		store.Put(tagKey(d.OSType, d.AssetTag), []byte(d.ID)),
+		store.Create(key(d.ID), raw),
+	}, nil
+}
+
+// Exists words a conflict of Add for a person.
+func Exists(d *device.Device, err error) error {
+	if errors.Is(err, store.ErrConflict) {
+		return fault.New(fault.Exists, "device %q/%s already registered", d.AssetTag, d.OSType.Title()).
+			WithReason("device_exists").WithFix("tctl devices ls").Wrapping(err)
+	}
+	return err
+}
+
+// Update are the operations that replace a device that was read as before, at a revision.
+func (v *Inventory) Update(before, after *device.Device, revision uint64, now time.Time) ([]store.Op, error) {
+	after.AssetTag = device.NormalTag(after.AssetTag)
+	after.UpdateTime = now.UTC()
+	raw, err := json.Marshal(after)
+	if err != nil {
+		return nil, err
+	}
+	ops := []store.Op{store.CheckRevision(key(after.ID), revision), store.Put(key(after.ID), raw)}
+	if from, to := tagKey(before.OSType, before.AssetTag), tagKey(after.OSType, after.AssetTag); from != to {
+		ops = append(ops, store.Delete(from), store.CheckRevision(to, 0), store.Put(to, []byte(after.ID)))
+	}
+	old, fresh := eks(before), eks(after)
+	for hash := range old {
+		if !fresh[hash] {
+			ops = append(ops, store.Delete(ekKey(hash)))
+		}
+	}
+	for hash := range fresh {
+		if !old[hash] {
+			ops = append(ops, store.CheckRevision(ekKey(hash), 0), store.Put(ekKey(hash), []byte(after.ID)))
+		}
+	}
+	return ops, nil
+}
+
+func eks(d *device.Device) map[string]bool {
+	out := map[string]bool{}
+	for _, c := range d.Credentials {
+		if c.EKHash != "" {
+			out[c.EKHash] = true
+		}
+	}
+	return out
+}
+
+// Remove are the operations that take a device, its indexes and its token away.
+func (v *Inventory) Remove(d *device.Device, revision uint64) []store.Op {
+	ops := []store.Op{store.CheckRevision(key(d.ID), revision), store.Delete(key(d.ID)),
+		store.Delete(tagKey(d.OSType, d.AssetTag)), store.Delete(tokenKey(d.ID))}
+	for hash := range eks(d) {
+		ops = append(ops, store.Delete(ekKey(hash)))
+	}
+	return ops
+}
+
+// Token is a device's enrollment token as it is stored: without its secret.
+type Token struct {
+	DeviceID  string    `json:"-"`
+	Hash      []byte    `json:"hash"`
+	Owner     string    `json:"owner,omitempty"`
+	CreatedBy string    `json:"created_by,omitempty"`
+	ByAdmin   bool      `json:"by_admin,omitempty"`
+	Expires   time.Time `json:"expires"`
+}
+
+// NewToken makes the printed token of a device and the operation that stores it in place of an older one.
+func NewToken(id string, t Token) (printed string, op store.Op, err error) {
+	device, err := uuid.Parse(id)
+	if err != nil {
+		return "", op, fmt.Errorf("device id: %w", err)
+	}
+	secret := make([]byte, 24)
+	rand.Read(secret)
+	sum := sha256.Sum256(secret)
+	t.Hash = sum[:]
+	raw, err := json.Marshal(t)
+	return base64.RawURLEncoding.EncodeToString(append(device[:], secret...)), store.Put(tokenKey(id), raw).Until(t.Expires), err
+}
+
+// InvalidToken is the one fault of every token that does not open.
+func InvalidToken() *fault.Error {
+	return fault.New(fault.Denied, "invalid device enrollment token").WithReason("invalid_device_token").
+		WithCause("it is unknown, was used, is over, or was replaced by a newer one").
+		WithFix("ask a device admin: tctl devices enroll --asset-tag=TAG")
+}
+
+// Token finds a printed token. The operations spend it: they fail when another was faster.
+func (v *Inventory) Token(ctx context.Context, printed string) (Token, []store.Op, error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(printed)
+	if err != nil || len(raw) != 40 {
+		return Token{}, nil, InvalidToken()
+	}
+	id := uuid.UUID(raw[:16]).String()
+	rec, err := v.store.Get(ctx, tokenKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return Token{}, nil, InvalidToken()
+	}
+	if err != nil {
+		return Token{}, nil, err
+	}
+	t := Token{DeviceID: id}
+	if err := json.Unmarshal(rec.Value, &t); err != nil {
+		return Token{}, nil, fmt.Errorf("stored %s: %w", rec.Key, err)
+	}
+	sum := sha256.Sum256(raw[16:])
+	if subtle.ConstantTimeCompare(sum[:], t.Hash) != 1 {
+		return Token{}, nil, InvalidToken()
+	}
+	return t, []store.Op{store.CheckRevision(rec.Key, rec.Revision), store.Delete(rec.Key)}, nil
+}
+
+// Tokens lists every token.
+func (v *Inventory) Tokens(ctx context.Context) ([]Token, error) {
+	var out []Token
+	after := ""
+	for {
+		page, err := v.store.List(ctx, store.Range{Prefix: "devicetoken/", After: after})
+		if err != nil {
+			return nil, err
+		}
+		for _, rec := range page.Records {
+			var t Token
+			if err := json.Unmarshal(rec.Value, &t); err != nil {
+				return nil, fmt.Errorf("stored %s: %w", rec.Key, err)
+			}
+			t.DeviceID, _ = url.PathUnescape(rec.Key[len("devicetoken/"):])
+			out, after = append(out, t), rec.Key
+		}
+		if !page.More {
+			return out, nil
+		}
+	}
+}
+
+// DeleteToken is the operation that takes a device's token back.
+func DeleteToken(id string) store.Op { return store.Delete(tokenKey(id)) }
+
+// TokenTaken reports whether a conflict is about a token that another spent.
+func TokenTaken(err error) bool {
+	var c *store.ConflictError
+	return errors.As(err, &c) && len(c.Key) > 12 && c.Key[:12] == "devicetoken/"
+}

@@ -1,0 +1,68 @@
+package snapshot
+
+import (
+	"sync"
+	"time"
+)
+
+// Never is the age of a picture that was never confirmed.
+const Never = time.Duration(1<<63 - 1)
+
+// Mirror holds the latest picture and knows how old it is. Its clock counts from any fixed moment, suspend included.
+// Its methods may be called by many goroutines at once.
+type Mirror struct {
+	clock func() time.Duration
+
+	mu      sync.Mutex
+	picture *Picture      // guarded by mu; never nil
+	changed chan struct{} // guarded by mu; closed and replaced at each change
+	fresh   time.Duration // guarded by mu; when the ping was sent that was echoed last
+	heard   bool          // guarded by mu
+}
+
+// NewMirror holds the zero picture, which refuses, at age Never.
+func NewMirror(clock func() time.Duration) *Mirror {
+	return &Mirror{clock: clock, picture: &Picture{}, changed: make(chan struct{})}
+}
+
+// Apply takes a step. Steps older than the picture, unless complete, change nothing.
+func (m *Mirror) Apply(c Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !c.Complete && c.Revision < m.picture.Revision {
+		return
+	}
+	m.picture = m.picture.next(c)
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// Confirm says that the picture was current at a moment of the mirror's clock: when the ping was sent that has been
+// echoed now.
+func (m *Mirror) Confirm(sent time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.heard || sent > m.fresh {
+		m.fresh, m.heard = sent, true
+	}
+}
+
+// Now is the mirror's clock, for the pings.
+func (m *Mirror) Now() time.Duration { return m.clock() }
+
+// Current is the picture and its age.
+func (m *Mirror) Current() (*Picture, time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.heard {
+		return m.picture, Never
+	}
+	return m.picture, max(0, m.clock()-m.fresh)
+}
+
+// Changed is closed at the next change.
+func (m *Mirror) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
