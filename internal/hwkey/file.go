@@ -16,6 +16,9 @@ import (
 // FileVersion is the version of File; newer ones are refused.
 const FileVersion = 1
 
+// DeviceFile is the name of the device key within a device's directory, of every kind.
+const DeviceFile = "device.key"
+
 // maxFile bounds a key file; a TPM's blobs take less than 1 KiB.
 const maxFile = 64 << 10
 
@@ -101,4 +104,16 @@ func WriteBytes(path string, b []byte) error {
 		return fmt.Errorf("write key file: %w", errors.Join(err, os.Remove(tmp.Name())))
 	}
 	return nil
+}
+
+// ReadDevice reads the device key that was kept in dir; the fault ErrNotEnrolled where there is none.
+func ReadDevice(dir string) (File, error) {
+	f, err := ReadFile(filepath.Join(dir, DeviceFile))
+	if fault.Because(err, ErrNoKey.Reason) {
+		return f, ErrNotEnrolled.Wrapping(err)
+	}
+	if err == nil && f.Enrollment == nil {
+		err = ErrNotEnrolled.WithCause("%s holds no enrollment", DeviceFile)
+	}
+	return f, err
 }

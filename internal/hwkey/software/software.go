@@ -25,10 +25,7 @@ var _ hwkey.Device = Device{}
 // Open gives the device that keeps its key in dir.
 func Open(dir string) Device { return Device{dir} }
 
-// DeviceFile is the name of the device key within a device's directory, of every kind.
-const DeviceFile = "device.key"
-
-func (d Device) path() string { return filepath.Join(d.dir, DeviceFile) }
+func (d Device) path() string { return filepath.Join(d.dir, hwkey.DeviceFile) }
 
 // Kind is device.Software.
 func (Device) Kind() device.Kind { return device.Software }
@@ -46,11 +43,8 @@ func (d Device) Enrollment() (hwkey.Enrollment, error) {
 }
 
 func (d Device) kept() (hwkey.File, error) {
-	f, err := hwkey.ReadFile(d.path())
-	if fault.Because(err, hwkey.ErrNoKey.Reason) {
-		return f, hwkey.ErrNotEnrolled.Wrapping(err)
-	}
-	if err == nil && (f.Kind != device.Software || f.Enrollment == nil) {
+	f, err := hwkey.ReadDevice(d.dir)
+	if err == nil && f.Kind != device.Software {
 		err = hwkey.ErrNotEnrolled
 	}
 	return f, err
