@@ -53,6 +53,7 @@ type proxy struct {
 	listener net.Listener
 	target   string
 	wg       sync.WaitGroup
+	slot     sync.Mutex // held by the one client that swtpm serves at a time
 
 	mu     sync.Mutex // guards what follows
 	counts map[uint32]int
@@ -102,6 +103,8 @@ func (p *proxy) drop(c net.Conn) {
 
 func (p *proxy) serve(c net.Conn) {
 	defer p.drop(c)
+	p.slot.Lock()
+	defer p.slot.Unlock()
 	up, err := dial(p.target)
 	if err != nil || !p.add(up) {
 		return

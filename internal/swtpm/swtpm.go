@@ -259,6 +259,9 @@ func (e *Emulator) Raw(f func(*Conn) error) error {
 	return errors.Join(f(c), c.Close())
 }
 
+// Direct is swtpm's own socket, past the proxy.
+func (e *Emulator) Direct() string { return e.raw }
+
 // Restart is a reset of the machine.
 func (e *Emulator) Restart() error {
 	e.stop()

@@ -33,27 +33,47 @@ func dial(path string) (transport.TPMCloser, error) {
 	if err != nil {
 		return nil, openFault(path, err)
 	}
-	if info.Mode()&os.ModeSocket != 0 {
-		conn, err := net.DialTimeout("unix", path, patience)
-		if err != nil {
-			return nil, openFault(path, err)
-		}
-		return socket{conn}, nil
-	}
-	if info.Mode()&os.ModeDevice == 0 {
+	var open func() (transport.TPMCloser, error)
+	switch {
+	case info.Mode()&os.ModeSocket != 0:
+		open = func() (transport.TPMCloser, error) { return dialSocket(path) }
+	case info.Mode()&os.ModeDevice != 0:
+		open = func() (transport.TPMCloser, error) { return openFile(path) }
+	default:
 		return nil, hwkey.ErrOpenTPM.WithCause("%s is neither a device nor a socket", path)
 	}
-	for wait, spent := 20*time.Millisecond, time.Duration(0); ; wait = min(2*wait, time.Second) {
-		// A descriptor without O_NONBLOCK, so that reads wait for the answer.
-		fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	for wait, spent := 5*time.Millisecond, time.Duration(0); ; wait = min(2*wait, time.Second) {
+		t, err := open()
 		if err == nil {
-			return file{os.NewFile(uintptr(fd), path)}, nil
+			return t, nil
 		}
-		if spent += wait; spent > patience || !errors.Is(err, syscall.EBUSY) && !errors.Is(err, syscall.EINTR) {
+		if spent += wait; spent > patience || !busy(err) {
 			return nil, openFault(path, err)
 		}
 		time.Sleep(wait)
 	}
+}
+
+// busy reports whether the TPM may be had a little later: /dev/tpm0 is open elsewhere, or an emulator's backlog full.
+func busy(err error) bool {
+	return errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR)
+}
+
+func dialSocket(path string) (transport.TPMCloser, error) {
+	conn, err := net.DialTimeout("unix", path, patience)
+	if err != nil {
+		return nil, err
+	}
+	return socket{conn}, nil
+}
+
+// openFile takes a descriptor without O_NONBLOCK, so that reads wait for the answer.
+func openFile(path string) (transport.TPMCloser, error) {
+	fd, err := syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return file{os.NewFile(uintptr(fd), path)}, nil
 }
 
 // openFault says what stands in the way of the TPM and what to type.
