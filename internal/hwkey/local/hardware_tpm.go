@@ -1,0 +1,11 @@
+//go:build !darwin
+
+package local
+
+import (
+	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/tpm"
+)
+
+// hardware is the TPM.
+func hardware(o Options) (hwkey.Device, error) { return tpm.Open(o.Dir, o.TPM), nil }

@@ -1,0 +1,24 @@
+// Package local opens this platform's device and its keys.
+package local
+
+import (
+	"github.com/sallyport/sallyport/internal/hwkey"
+)
+
+// Options say where keys live. The zero TPM means the platform's own.
+type Options struct {
+	Dir      string // the device's directory for one cluster: TSH_HOME/device/CLUSTER
+	TPM      string // TSH_TPM: a TPM device file or an emulator's socket
+	Software bool   // a new enrollment uses key files instead of hardware
+}
+
+// Open gives this machine's device: of the kind that it was enrolled with or, before an enrollment, the platform's
+// hardware, or key files where Options say so. No hardware is touched before a method needs it.
+func Open(o Options) (hwkey.Device, error) { return open(o) }
+
+// NewKey makes a session key in a file at path (0600), for a login without a device.
+func NewKey(path string) (hwkey.Key, error) { return newKey(path) }
+
+// LoadKey gives the session key at path, whatever its kind; tpm is as in Options. No hardware is touched before the
+// first signature.
+func LoadKey(path, tpm string) (hwkey.Key, error) { return loadKey(path, tpm) }
