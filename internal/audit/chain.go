@@ -71,7 +71,9 @@ func (c *chain) advance(ctx context.Context, s store.Store, head event.Head, ops
 	return revision, nil
 }
 
-func entryKey(writer string, seq uint64) string { return fmt.Sprintf("%s%s/%016x", entryPrefix, writer, seq) }
+func entryKey(writer string, seq uint64) string {
+	return fmt.Sprintf("%s%s/%016x", entryPrefix, writer, seq)
+}
 
 // entryWrites are the operations that store an entry and its line in the index of times. The index has the event's
 // time, but none later than its arrival: a clock that runs ahead does not put an event before all others for ever.
