@@ -57,6 +57,7 @@ type Store struct {
 	unlock func()
 
 	closing chan struct{} // closed by Close; ends writer and sweeper
+	stopped chan struct{} // closed when the writer has ended
 	once    sync.Once
 	running sync.WaitGroup
 }
@@ -105,8 +106,11 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
 	s := &Store{read: read, now: cfg.Now, hub: newHub(revision, cfg.History), queue: make(chan *request, 1024),
-		closing: make(chan struct{})}
-	s.running.Go(func() { w.run(s.queue, s.closing, s.hub) })
+		closing: make(chan struct{}), stopped: make(chan struct{})}
+	s.running.Go(func() {
+		defer close(s.stopped)
+		w.run(s.queue, s.closing, s.hub)
+	})
 	every := cfg.SweepEvery
 	if every <= 0 {
 		every = time.Second
@@ -228,7 +232,7 @@ func (s *Store) do(ctx context.Context, r *request) (uint64, error) {
 		return res.revision, s.fail("write state", res.err)
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
-	case <-s.hub.closed:
+	case <-s.stopped:
 		select { // the writer may have answered before it ended
 		case res := <-r.done:
 			return res.revision, s.fail("write state", res.err)
