@@ -1,4 +1,9 @@
-package audit
+// Package spool keeps an agent's audit events on its disk until auth has them.
+//
+// Entries lie as JSON lines in files named after their first number. The last entry always stays on disk, because the
+// next one is chained to it. What auth has acknowledged is not recorded: after a restart it is sent again, and auth
+// passes over it.
+package spool
 
 import (
 	"context"
@@ -19,8 +24,8 @@ const (
 	maxGroup       = 50 * time.Millisecond
 )
 
-// SpoolConfig is what a Spool is opened with; Dir, Writer, Cluster and Now are needed.
-type SpoolConfig struct {
+// Config is what a Spool is opened with; Dir, Writer, Cluster and Now are needed.
+type Config struct {
 	Dir     string // DATA_DIR/audit; made 0700 where missing, the files in it are 0600
 	Writer  string // this agent's host UUID
 	Cluster string
@@ -30,17 +35,14 @@ type SpoolConfig struct {
 	Group   time.Duration // how long WriteGrouped lets others join its fsync; 0, or more than 50 ms: 50 ms
 }
 
-// Spool keeps an agent's events on disk until auth has them. Its methods may be called by many goroutines at once.
-//
-// Entries lie as JSON lines in files named after their first number. The last entry always stays on disk, because the
-// next one is chained to it. What auth has acknowledged is not recorded: after a restart it is sent again, and auth
-// passes over it.
+// Spool is one agent's chain on disk. Its methods may be called by many goroutines at once.
 type Spool struct {
-	cfg    SpoolConfig
+	cfg    Config
 	unlock func()
 
 	queue   chan *pending
-	closing chan struct{}
+	closing chan struct{} // closed by Close
+	stopped chan struct{} // closed when nothing more is written
 	once    sync.Once
 	running sync.WaitGroup
 
@@ -59,9 +61,9 @@ type pending struct {
 	done    chan error // buffered; gets exactly one
 }
 
-// OpenSpool opens or begins a spool. A last line that a crash tore is cut off; it was never acknowledged to anybody.
+// Open opens or begins a spool. A last line that a crash tore is cut off; it was never acknowledged to anybody.
 // Any other damage is a fault: events are missing, and that is not passed over.
-func OpenSpool(cfg SpoolConfig) (*Spool, error) {
+func Open(cfg Config) (*Spool, error) {
 	if cfg.Dir == "" || cfg.Cluster == "" || cfg.Now == nil {
 		return nil, errors.New("audit spool with an incomplete configuration")
 	}
@@ -84,7 +86,7 @@ func OpenSpool(cfg SpoolConfig) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{cfg: cfg, unlock: unlock, queue: make(chan *pending, 1024), closing: make(chan struct{}),
+	s := &Spool{cfg: cfg, unlock: unlock, queue: make(chan *pending, 1024), closing: make(chan struct{}), stopped: make(chan struct{}),
 		head: event.Head{Writer: cfg.Writer}, news: make(chan struct{})}
 	if err := s.recover(); err != nil {
 		s.closeFiles()
@@ -102,10 +104,12 @@ func (s *Spool) Write(ctx context.Context, ev event.Event) error { return s.writ
 
 // WriteGrouped is Write for statements and requests, of which there are many: it waits for others to share its fsync,
 // at most 50 ms.
-func (s *Spool) WriteGrouped(ctx context.Context, ev event.Event) error { return s.write(ctx, ev, true) }
+func (s *Spool) WriteGrouped(ctx context.Context, ev event.Event) error {
+	return s.write(ctx, ev, true)
+}
 
 func (s *Spool) write(ctx context.Context, ev event.Event, grouped bool) error {
-	if err := complete(&ev, s.cfg.Cluster, s.cfg.Now); err != nil {
+	if err := ev.Complete(s.cfg.Cluster, s.cfg.Now); err != nil {
 		return err
 	}
 	b, err := ev.Marshal()
@@ -115,7 +119,7 @@ func (s *Spool) write(ctx context.Context, ev event.Event, grouped bool) error {
 	p := &pending{event: b, grouped: grouped, done: make(chan error, 1)}
 	select {
 	case <-s.closing:
-		return errSpoolClosed()
+		return errClosed()
 	default:
 	}
 	select {
@@ -123,27 +127,34 @@ func (s *Spool) write(ctx context.Context, ev event.Event, grouped bool) error {
 	case <-ctx.Done():
 		return fmt.Errorf("write audit event: %w", context.Cause(ctx))
 	case <-s.closing:
-		return errSpoolClosed()
+		return errClosed()
 	}
 	select {
 	case err := <-p.done:
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("write audit event: %w", context.Cause(ctx))
+	case <-s.stopped:
+		select { // it may have been written just before
+		case err := <-p.done:
+			return err
+		default:
+			return errClosed()
+		}
 	}
 }
 
-func errSpoolClosed() error {
+func errClosed() error {
 	return fault.New(fault.Unavailable, "this agent is stopping").WithReason("audit_spool_closed")
 }
 
 // commitLoop writes what waits. Nothing waits for the disk twice: what arrives during an fsync goes into the next.
 func (s *Spool) commitLoop() {
+	defer close(s.stopped)
 	for {
 		var batch []*pending
 		select {
 		case <-s.closing:
-			s.refuseQueued()
 			return
 		case p := <-s.queue:
 			batch = s.gather(p)
@@ -185,18 +196,6 @@ func (s *Spool) gather(first *pending) []*pending {
 	return batch
 }
 
-// refuseQueued answers who queued while the spool was closing.
-func (s *Spool) refuseQueued() {
-	for {
-		select {
-		case p := <-s.queue:
-			p.done <- errSpoolClosed()
-		default:
-			return
-		}
-	}
-}
-
 // Pending returns up to max entries that auth has not acknowledged, oldest first, at most about 1 MiB of them.
 func (s *Spool) Pending(max int) ([]event.Entry, error) {
 	s.mu.Lock()
@@ -213,7 +212,7 @@ func (s *Spool) Pending(max int) ([]event.Entry, error) {
 		}
 		e, err := event.ParseEntry(line)
 		if err != nil {
-			return nil, spoolDamaged(f.name, err)
+			return nil, damaged(f.name, err)
 		}
 		entries, size = append(entries, e), size+len(line)
 	}
@@ -250,46 +249,47 @@ func (s *Spool) Status() (head, acked uint64, waiting int64) {
 	return s.head.Seq, s.acked, s.waits
 }
 
-// Run sends what is pending until ctx ends, in order, 256 entries at a time; send returns the number that auth has
-// acknowledged, also beside an error. After a failure it waits, from 100 ms doubling to 15 s.
+// Run sends what is pending, in order, 256 entries at a time; send returns the number that auth has acknowledged,
+// also beside an error, after which Run waits, from 100 ms doubling to 15 s. It ends with ctx, with the spool, or with a
+// fault that no repetition mends: a damaged file, or an auth server that has more entries than were written here.
 func (s *Spool) Run(ctx context.Context, send func(context.Context, []event.Entry) (acked uint64, err error)) error {
 	const first, longest = 100 * time.Millisecond, 15 * time.Second
-	backoff := first
-	for {
+	for backoff := first; ; {
 		s.mu.Lock()
-		news, idle, before := s.news, s.acked >= s.head.Seq, s.acked
+		news, idle := s.news, s.acked >= s.head.Seq
 		s.mu.Unlock()
-		var wait <-chan time.Time
+		var retry <-chan time.Time
 		if !idle {
-			acked, err := s.ship(ctx, send)
-			if err == nil && acked > before {
+			entries, err := s.Pending(256)
+			if err != nil {
+				return err
+			}
+			acked, failed := send(ctx, entries)
+			moved, err := s.advance(acked)
+			if err != nil {
+				return err
+			}
+			if moved && failed == nil {
 				backoff = first
 				continue
 			}
-			news, wait = nil, time.After(backoff)
+			news, retry = nil, time.After(backoff)
 			backoff = min(2*backoff, longest)
 		}
 		select {
 		case <-news:
-		case <-wait:
+		case <-retry:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.closing:
-			return errSpoolClosed()
+			return errClosed()
 		}
 	}
 }
 
-func (s *Spool) ship(ctx context.Context, send func(context.Context, []event.Entry) (uint64, error)) (uint64, error) {
-	entries, err := s.Pending(256)
-	if err != nil {
-		return 0, err
-	}
-	acked, err := send(ctx, entries)
-	if acked > 0 {
-		err = errors.Join(err, s.Ack(acked))
-	}
-	return acked, err
+func (s *Spool) advance(acked uint64) (moved bool, err error) {
+	_, before, _ := s.Status()
+	return acked > before, s.Ack(acked)
 }
 
 // Close waits for what is being written and closes the files. What waits for auth stays on disk.
@@ -299,7 +299,7 @@ func (s *Spool) Close() error {
 		s.running.Wait()
 		s.mu.Lock()
 		s.closeFiles()
-		s.broken = errSpoolClosed()
+		s.broken = errClosed()
 		s.mu.Unlock()
 		s.unlock()
 	})

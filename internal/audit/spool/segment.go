@@ -1,4 +1,4 @@
-package audit
+package spool
 
 import (
 	"bytes"
@@ -78,7 +78,7 @@ func (s *Spool) recover() error {
 	for i, name := range names { // Glob sorts, and names have one length
 		first, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), segmentSuffix), 16, 64)
 		if err != nil || first == 0 {
-			return spoolDamaged(name, errors.New("its name is no number"))
+			return damaged(name, errors.New("its name is no number"))
 		}
 		f, err := os.OpenFile(name, os.O_RDWR, 0o600)
 		if err != nil {
@@ -103,10 +103,13 @@ func (s *Spool) recoverFile(g *segment, oldest, newest bool) error {
 	}
 	whole := b[:bytes.LastIndexByte(b, '\n')+1]
 	if len(whole) < len(b) && !newest {
-		return spoolDamaged(g.name, errors.New("its last line is torn"))
+		return damaged(g.name, errors.New("its last line is torn"))
 	}
 	for line := range bytes.Lines(whole) {
 		e, err := event.ParseEntry(line[:len(line)-1])
+		if err != nil && newest && torn(line, whole, g.length()) {
+			break
+		}
 		if err == nil && oldest && e.Seq == g.first && len(g.ends) == 0 {
 			s.head = event.Head{Writer: s.cfg.Writer, Seq: e.Seq - 1, Hash: e.Prev} // what came before is at auth
 		}
@@ -114,17 +117,20 @@ func (s *Spool) recoverFile(g *segment, oldest, newest bool) error {
 			err = e.Follows(s.head)
 		}
 		if err != nil {
-			return spoolDamaged(g.name, err)
+			return damaged(g.name, err)
 		}
 		s.head = e.Head()
 		g.ends = append(g.ends, g.length()+int64(len(line)))
 	}
 	s.waits += g.length()
+	if len(g.ends) == 0 && g.first != s.head.Seq+1 {
+		return damaged(g.name, errors.New("it is empty, and so nothing tells how the chain goes on"))
+	}
 	if len(g.ends) == 0 && !oldest { // begun, and nothing of it became durable
 		s.files = s.files[:len(s.files)-1]
 		return errors.Join(g.file.Close(), os.Remove(g.name))
 	}
-	if len(whole) < len(b) {
+	if g.length() < int64(len(b)) {
 		if err := errors.Join(g.file.Truncate(g.length()), g.file.Sync()); err != nil {
 			return fmt.Errorf("cut torn line: %w", err)
 		}
@@ -132,7 +138,13 @@ func (s *Spool) recoverFile(g *segment, oldest, newest bool) error {
 	return nil
 }
 
-func spoolDamaged(file string, err error) error {
+// torn reports whether a bad line is what a crash leaves of a write that was never synced: the last line, or one in a
+// block that the disk had not got and reads as zeros.
+func torn(line, whole []byte, at int64) bool {
+	return at+int64(len(line)) == int64(len(whole)) || bytes.IndexByte(line, 0) >= 0
+}
+
+func damaged(file string, err error) error {
 	return fault.New(fault.Internal, "the audit spool file %s is damaged", file).WithReason("audit_spool_damaged").
 		WithCause("%v", err).WithFix("keep a copy of the directory, then join this agent again with a new token and an empty data directory")
 }
