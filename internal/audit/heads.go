@@ -192,7 +192,7 @@ func (l *Log) verifyEntries(ctx context.Context, v *event.Verifier, extra *event
 	}
 	err = l.scan(ctx, timePrefix, func(r store.Record) error {
 		writer, seq, err := splitTimeKey(r.Key)
-		if err != nil || seq <= last[writer] || last[writer] == 0 {
+		if err != nil || seq <= last[writer] { // later ones were written meanwhile
 			index.add(r.Key, r.Value)
 		}
 		return nil

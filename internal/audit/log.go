@@ -5,16 +5,14 @@
 //	audit/head/WRITER              the chain's event.Head as JSON
 //	audit/heads/NUMBER             the latest signed lists of heads
 //
-// Numbers are 16 hex digits. At auth a Log records events, an agent spools them (Spool) and auth takes them in
-// (Log.Ingest). What cannot be written does not happen: callers act only after Record or Write has returned nil.
+// Numbers are 16 hex digits. At auth a Log records events, an agent spools them (package spool) and auth takes them in
+// (Log.Ingest). What cannot be written does not happen: callers act only after Record, or spool.Write, has returned nil.
 package audit
 
 import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,7 +133,7 @@ func (l *Log) Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint
 }
 
 func (l *Log) prepare(ev event.Event, ops []store.Op) (*change, error) {
-	if err := complete(&ev, l.cfg.Cluster, l.cfg.Now); err != nil {
+	if err := ev.Complete(l.cfg.Cluster, l.cfg.Now); err != nil {
 		return nil, err
 	}
 	b, err := ev.Marshal()
@@ -159,30 +157,6 @@ func (l *Log) prepare(ev event.Event, ops []store.Op) (*change, error) {
 		return nil, fmt.Errorf("change of %d operations, %d bytes: %w", len(ops), c.size, store.ErrTooLarge)
 	}
 	return c, nil
-}
-
-// complete fills in what a writer need not say.
-func complete(ev *event.Event, cluster string, now func() time.Time) error {
-	if ev.Time.IsZero() {
-		ev.Time = now()
-	}
-	if ev.UID == "" {
-		ev.UID = newUID()
-	}
-	if ev.Cluster == "" {
-		ev.Cluster = cluster
-	}
-	return ev.Normalize()
-}
-
-// newUID is a random UUID.
-func newUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	h := hex.EncodeToString(b[:])
-	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }
 
 func (l *Log) withdraw(c *change) {

@@ -4,6 +4,7 @@ package event
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,6 +80,29 @@ type Resource struct {
 	Attestation  string     `json:"attestation,omitempty"`
 	CertSerial   string     `json:"cert_serial,omitempty"`
 	Changes      []string   `json:"changes,omitempty"` // field names that an edit touched, never their values
+}
+
+// Complete fills in what its writer need not say, time, uid and cluster, and normalizes the event.
+func (e *Event) Complete(cluster string, now func() time.Time) error {
+	if e.Time.IsZero() {
+		e.Time = now()
+	}
+	if e.UID == "" {
+		e.UID = newUID()
+	}
+	if e.Cluster == "" {
+		e.Cluster = cluster
+	}
+	return e.Normalize()
+}
+
+// newUID is a random UUID.
+func newUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // Normalize completes an event for writing: the code that its kind and outcome have, UTC to the microsecond, texts no

@@ -1,0 +1,307 @@
+// Package spool keeps an agent's audit events on its disk until auth has them.
+//
+// Entries lie as JSON lines in files named after their first number. The last entry always stays on disk, because the
+// next one is chained to it. What auth has acknowledged is not recorded: after a restart it is sent again, and auth
+// passes over it.
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+const (
+	defaultSpool   = 64 << 20
+	defaultSegment = 4 << 20
+	maxGroup       = 50 * time.Millisecond
+)
+
+// Config is what a Spool is opened with; Dir, Writer, Cluster and Now are needed.
+type Config struct {
+	Dir     string // DATA_DIR/audit; made 0700 where missing, the files in it are 0600
+	Writer  string // this agent's host UUID
+	Cluster string
+	Now     func() time.Time
+	Max     int64         // bytes of entries that wait for auth; 0: 64 MiB
+	Segment int64         // bytes of one file; 0: 4 MiB
+	Group   time.Duration // how long WriteGrouped lets others join its fsync; 0, or more than 50 ms: 50 ms
+}
+
+// Spool is one agent's chain on disk. Its methods may be called by many goroutines at once.
+type Spool struct {
+	cfg    Config
+	unlock func()
+
+	queue   chan *pending
+	closing chan struct{} // closed by Close
+	stopped chan struct{} // closed when nothing more is written
+	once    sync.Once
+	running sync.WaitGroup
+
+	mu     sync.Mutex // guards all below
+	files  []*segment // ascending, the last one is written to
+	head   event.Head // of the last durable entry
+	acked  uint64
+	waits  int64         // bytes of the entries behind acked
+	news   chan struct{} // closed, and made anew, when an entry is durable
+	broken error         // set once a write could not be undone; nothing more is taken
+}
+
+type pending struct {
+	event   []byte
+	grouped bool
+	done    chan error // buffered; gets exactly one
+}
+
+// Open opens or begins a spool. A last line that a crash tore is cut off; it was never acknowledged to anybody.
+// Any other damage is a fault: events are missing, and that is not passed over.
+func Open(cfg Config) (*Spool, error) {
+	if cfg.Dir == "" || cfg.Cluster == "" || cfg.Now == nil {
+		return nil, errors.New("audit spool with an incomplete configuration")
+	}
+	if err := event.ValidWriter(cfg.Writer); err != nil {
+		return nil, err
+	}
+	if cfg.Max <= 0 {
+		cfg.Max = defaultSpool
+	}
+	if cfg.Segment <= 0 {
+		cfg.Segment = defaultSegment
+	}
+	if cfg.Group <= 0 || cfg.Group > maxGroup {
+		cfg.Group = maxGroup
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make audit spool: %w", err)
+	}
+	unlock, err := lock(filepath.Join(cfg.Dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Spool{cfg: cfg, unlock: unlock, queue: make(chan *pending, 1024), closing: make(chan struct{}), stopped: make(chan struct{}),
+		head: event.Head{Writer: cfg.Writer}, news: make(chan struct{})}
+	if err := s.recover(); err != nil {
+		s.closeFiles()
+		unlock()
+		return nil, err
+	}
+	s.running.Go(s.commitLoop)
+	return s, nil
+}
+
+// Write makes an event durable before it returns; those that wait together share one fsync. Empty fields are filled
+// in: time, uid, cluster, code. An error means that what the event tells of must not happen. When ctx ends first the
+// event may still be written.
+func (s *Spool) Write(ctx context.Context, ev event.Event) error { return s.write(ctx, ev, false) }
+
+// WriteGrouped is Write for statements and requests, of which there are many: it waits for others to share its fsync,
+// at most 50 ms.
+func (s *Spool) WriteGrouped(ctx context.Context, ev event.Event) error {
+	return s.write(ctx, ev, true)
+}
+
+func (s *Spool) write(ctx context.Context, ev event.Event, grouped bool) error {
+	if err := ev.Complete(s.cfg.Cluster, s.cfg.Now); err != nil {
+		return err
+	}
+	b, err := ev.Marshal()
+	if err != nil {
+		return err
+	}
+	p := &pending{event: b, grouped: grouped, done: make(chan error, 1)}
+	select {
+	case <-s.closing:
+		return errClosed()
+	default:
+	}
+	select {
+	case s.queue <- p:
+	case <-ctx.Done():
+		return fmt.Errorf("write audit event: %w", context.Cause(ctx))
+	case <-s.closing:
+		return errClosed()
+	}
+	select {
+	case err := <-p.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("write audit event: %w", context.Cause(ctx))
+	case <-s.stopped:
+		select { // it may have been written just before
+		case err := <-p.done:
+			return err
+		default:
+			return errClosed()
+		}
+	}
+}
+
+func errClosed() error {
+	return fault.New(fault.Unavailable, "this agent is stopping").WithReason("audit_spool_closed")
+}
+
+// commitLoop writes what waits. Nothing waits for the disk twice: what arrives during an fsync goes into the next.
+func (s *Spool) commitLoop() {
+	defer close(s.stopped)
+	for {
+		var batch []*pending
+		select {
+		case <-s.closing:
+			return
+		case p := <-s.queue:
+			batch = s.gather(p)
+		}
+		s.mu.Lock()
+		errs := s.commitLocked(batch)
+		s.mu.Unlock()
+		for i, p := range batch {
+			p.done <- errs[i]
+		}
+	}
+}
+
+// gather takes what is queued. While all of it is grouped it waits for more; the first admission ends that.
+func (s *Spool) gather(first *pending) []*pending {
+	batch := []*pending{first}
+	wait := time.NewTimer(s.cfg.Group)
+	defer wait.Stop()
+	for urgent := !first.grouped; len(batch) < cap(s.queue); {
+		var p *pending
+		if urgent {
+			select {
+			case p = <-s.queue:
+			default:
+				return batch
+			}
+		} else {
+			select {
+			case p = <-s.queue:
+			case <-wait.C:
+				return batch
+			case <-s.closing:
+				return batch
+			}
+		}
+		batch = append(batch, p)
+		urgent = urgent || !p.grouped
+	}
+	return batch
+}
+
+// Pending returns up to max entries that auth has not acknowledged, oldest first, at most about 1 MiB of them.
+func (s *Spool) Pending(max int) ([]event.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var entries []event.Entry
+	for seq, size := s.acked+1, 0; seq <= s.head.Seq && len(entries) < max && size < 1<<20; seq++ {
+		f := s.fileOfLocked(seq)
+		if f == nil {
+			continue // sent before an earlier run ended; auth has it
+		}
+		line, err := f.line(seq)
+		if err != nil {
+			return nil, err
+		}
+		e, err := event.ParseEntry(line)
+		if err != nil {
+			return nil, damaged(f.name, err)
+		}
+		entries, size = append(entries, e), size+len(line)
+	}
+	return entries, nil
+}
+
+// Ack says that auth has every entry up to seq; their files are removed.
+func (s *Spool) Ack(seq uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if seq > s.head.Seq {
+		return fault.New(fault.Conflict, "auth has %d audit entries of this agent, which wrote %d", seq, s.head.Seq).
+			WithReason("audit_spool_lost").WithFix("join this agent again with a new token and an empty data directory")
+	}
+	for ; s.acked < seq; s.acked++ {
+		if f := s.fileOfLocked(s.acked + 1); f != nil {
+			s.waits -= f.size(s.acked + 1)
+		}
+	}
+	for len(s.files) > 1 && s.files[0].last() <= s.acked && len(s.files[len(s.files)-1].ends) > 0 {
+		f := s.files[0]
+		s.files = s.files[1:]
+		if err := errors.Join(f.file.Close(), os.Remove(f.name)); err != nil {
+			return fmt.Errorf("remove audit spool file: %w", err)
+		}
+	}
+	return nil
+}
+
+// Status is the number of the last durable entry, of the last acknowledged one, and the bytes that wait.
+func (s *Spool) Status() (head, acked uint64, waiting int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.head.Seq, s.acked, s.waits
+}
+
+// Run sends what is pending, in order, 256 entries at a time; send returns the number that auth has acknowledged,
+// also beside an error, after which Run waits, from 100 ms doubling to 15 s. It ends with ctx, with the spool, or with a
+// fault that no repetition mends: a damaged file, or an auth server that has more entries than were written here.
+func (s *Spool) Run(ctx context.Context, send func(context.Context, []event.Entry) (acked uint64, err error)) error {
+	const first, longest = 100 * time.Millisecond, 15 * time.Second
+	for backoff := first; ; {
+		s.mu.Lock()
+		news, idle := s.news, s.acked >= s.head.Seq
+		s.mu.Unlock()
+		var retry <-chan time.Time
+		if !idle {
+			entries, err := s.Pending(256)
+			if err != nil {
+				return err
+			}
+			acked, failed := send(ctx, entries)
+			moved, err := s.advance(acked)
+			if err != nil {
+				return err
+			}
+			if moved && failed == nil {
+				backoff = first
+				continue
+			}
+			news, retry = nil, time.After(backoff)
+			backoff = min(2*backoff, longest)
+		}
+		select {
+		case <-news:
+		case <-retry:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.closing:
+			return errClosed()
+		}
+	}
+}
+
+func (s *Spool) advance(acked uint64) (moved bool, err error) {
+	_, before, _ := s.Status()
+	return acked > before, s.Ack(acked)
+}
+
+// Close waits for what is being written and closes the files. What waits for auth stays on disk.
+func (s *Spool) Close() error {
+	s.once.Do(func() {
+		close(s.closing)
+		s.running.Wait()
+		s.mu.Lock()
+		s.closeFiles()
+		s.broken = errClosed()
+		s.mu.Unlock()
+		s.unlock()
+	})
+	return nil
+}
