@@ -46,6 +46,17 @@ func Compile(r role.Role) (*Policy, error) {
 // Name is the role's name.
 func (p *Policy) Name() string { return p.name }
 
+// Options are the role's options.
+func (p *Policy) Options() role.Options { return p.options }
+
+// Logins are the logins that the role allows, variables included; none where the role admits nobody.
+func (p *Policy) Logins() []string {
+	if p.inert {
+		return nil
+	}
+	return p.allow.Conditions.Logins
+}
+
 // selects reports whether the role matches the target, whatever is asked for there.
 func (p *Policy) selects(in *Input) bool {
 	t := &in.Target

@@ -54,10 +54,18 @@ type Public struct {
 	AuditHeads ed25519.PublicKey
 }
 
+// Cluster is the name of the cluster that this issues for.
+func (c *CA) Cluster() string { return c.cluster }
+
+// PinHash is the SHA-256 over a TLS host authority's SPKI.
+func PinHash(authority *x509.Certificate) []byte {
+	sum := sha256.Sum256(authority.RawSubjectPublicKeyInfo)
+	return sum[:]
+}
+
 // Pin is the CA pin of a TLS host authority: `sha256:` and the hex of SHA-256 over its SPKI.
 func Pin(authority *x509.Certificate) string {
-	sum := sha256.Sum256(authority.RawSubjectPublicKeyInfo)
-	return "sha256:" + hex.EncodeToString(sum[:])
+	return "sha256:" + hex.EncodeToString(PinHash(authority))
 }
 
 // Public gives the public halves, making the keys at the first call.

@@ -110,7 +110,7 @@ func (g *Gate) decide(s *Session, maxAge time.Duration) (*snapshot.Picture, erro
 	d, in := picture.Decide(req.Identity, req.Target, req.Action, now)
 	if !d.Allowed {
 		f := access.Refusal(d, in)
-		return picture, &refusal{Error: f, source: d.Source.Name}
+		return picture, &refusal{fault: f, source: d.Source.Name}
 	}
 	if age > maxAge && d.Limits.Strict {
 		return picture, stale(age)
@@ -119,12 +119,14 @@ func (g *Gate) decide(s *Session, maxAge time.Duration) (*snapshot.Picture, erro
 	return picture, nil
 }
 
+// refusal is a refusal by access with the role, lock or setting behind it, for the audit log.
 type refusal struct {
-	*fault.Error
+	fault  *fault.Error
 	source string
 }
 
-func (r *refusal) Unwrap() error { return r.Error }
+func (r *refusal) Error() string { return r.fault.Error() }
+func (r *refusal) Unwrap() error { return r.fault }
 
 func stale(age time.Duration) error {
 	f := fault.New(fault.Unavailable, "this agent has not heard from the auth server for too long").WithReason("stale_picture")

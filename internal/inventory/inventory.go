@@ -2,6 +2,7 @@
 //
 //	device/ID            the device
 //	devicetag/OS/TAG     its id
+//	devicecred/ID        the id of the device that has this credential
 //	deviceek/HASH        the id of the device that this endorsement key is enrolled for
 //	devicetoken/ID       the one enrollment token of a device, as a hash
 //
@@ -41,6 +42,7 @@ func tagKey(os device.OS, tag string) string {
 	return "devicetag/" + string(os) + "/" + url.PathEscape(device.NormalTag(tag))
 }
 
+func credKey(id string) string  { return "devicecred/" + url.PathEscape(id) }
 func ekKey(hash string) string  { return "deviceek/" + url.PathEscape(hash) }
 func tokenKey(id string) string { return "devicetoken/" + url.PathEscape(id) }
 
@@ -96,6 +98,25 @@ func (v *Inventory) ByTag(ctx context.Context, os device.OS, tag string) (*devic
 	}
 	return nil, 0, fault.New(fault.Invalid, "found multiple devices for asset tag %q, please retry using the device ID instead", tag).
 		WithReason("device_ambiguous")
+}
+
+// ByCredential finds the device that has a credential, or nil.
+func (v *Inventory) ByCredential(ctx context.Context, id string) (*device.Device, uint64, error) {
+	if id == "" {
+		return nil, 0, nil
+	}
+	rec, err := v.store.Get(ctx, credKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	d, revision, err := v.Get(ctx, string(rec.Value))
+	if fault.Because(err, "device_not_found") {
+		return nil, 0, nil
+	}
+	return d, revision, err
 }
 
 // ByEK finds the device that an endorsement key is enrolled for, or "".
@@ -179,25 +200,27 @@ func (v *Inventory) Update(before, after *device.Device, revision uint64, now ti
 	if from, to := tagKey(before.OSType, before.AssetTag), tagKey(after.OSType, after.AssetTag); from != to {
 		ops = append(ops, store.Delete(from), store.CheckRevision(to, 0), store.Put(to, []byte(after.ID)))
 	}
-	old, fresh := eks(before), eks(after)
-	for hash := range old {
-		if !fresh[hash] {
-			ops = append(ops, store.Delete(ekKey(hash)))
+	old, fresh := indexes(before), indexes(after)
+	for k := range old {
+		if !fresh[k] {
+			ops = append(ops, store.Delete(k))
 		}
 	}
-	for hash := range fresh {
-		if !old[hash] {
-			ops = append(ops, store.CheckRevision(ekKey(hash), 0), store.Put(ekKey(hash), []byte(after.ID)))
+	for k := range fresh {
+		if !old[k] {
+			ops = append(ops, store.CheckRevision(k, 0), store.Put(k, []byte(after.ID)))
 		}
 	}
 	return ops, nil
 }
 
-func eks(d *device.Device) map[string]bool {
+// indexes are the keys under which a device's credentials are found.
+func indexes(d *device.Device) map[string]bool {
 	out := map[string]bool{}
 	for _, c := range d.Credentials {
+		out[credKey(c.ID)] = true
 		if c.EKHash != "" {
-			out[c.EKHash] = true
+			out[ekKey(c.EKHash)] = true
 		}
 	}
 	return out
@@ -207,8 +230,8 @@ func eks(d *device.Device) map[string]bool {
 func (v *Inventory) Remove(d *device.Device, revision uint64) []store.Op {
 	ops := []store.Op{store.CheckRevision(key(d.ID), revision), store.Delete(key(d.ID)),
 		store.Delete(tagKey(d.OSType, d.AssetTag)), store.Delete(tokenKey(d.ID))}
-	for hash := range eks(d) {
-		ops = append(ops, store.Delete(ekKey(hash)))
+	for k := range indexes(d) {
+		ops = append(ops, store.Delete(k))
 	}
 	return ops
 }

@@ -1,0 +1,231 @@
+package login
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/records"
+	"github.com/sallyport/sallyport/internal/store"
+)
+
+// proven is what a login needs of the factors that were proven: notices to show once, and the operations that
+// remember that they were.
+type proven struct {
+	notices []string
+	ops     []store.Op
+}
+
+// badLogin is the one fault of a wrong user, password or code: it tells nobody which.
+func badLogin() error {
+	return fault.New(fault.Unauthenticated, "invalid user name, password or code").WithReason("bad_credentials").
+		WithFix("tsh login --user=USER   (an administrator can set it anew: tctl users reset USER)")
+}
+
+func (s *Service) factors(ctx context.Context, from identity.Caller, start Start, c Conversation) (proven, error) {
+	if !identity.ValidName(start.User) {
+		return proven{}, badLogin()
+	}
+	if start.Invite != "" {
+		return s.accept(ctx, from, start, c)
+	}
+	return s.known(ctx, from, start, c)
+}
+
+// known checks the password and, where the cluster wants one, the one-time code of a user.
+func (s *Service) known(ctx context.Context, from identity.Caller, start Start, c Conversation) (proven, error) {
+	password, err := c.Ask(ctx, Prompt{Kind: AskPassword})
+	if err != nil {
+		return proven{}, err
+	}
+	secret, revision, err := s.Records.Secret(ctx, start.User)
+	if err != nil {
+		return proven{}, err
+	}
+	right, err := s.Passwords.Matches(ctx, secret.Password, password)
+	if err != nil {
+		return proven{}, err
+	}
+	step := secret.OTPStep
+	if s.Settings().NeedsOTP() {
+		code, err := c.Ask(ctx, Prompt{Kind: AskOTP})
+		if err != nil {
+			return proven{}, err
+		}
+		var ok bool
+		step, ok = CheckOTP(secret.OTP, code, secret.OTPStep, s.Now())
+		right = right && ok
+	}
+	if !right {
+		s.Throttle.Failed(start.User, from.Addr)
+		return proven{}, badLogin()
+	}
+	// The step is remembered before anything is issued, and only by one of two logins that show the same code.
+	if step != secret.OTPStep {
+		secret.OTPStep = step
+		if revision, err = s.remember(ctx, start.User, secret, revision); err != nil {
+			return proven{}, err
+		}
+	}
+	return s.notices(start.User, secret, revision)
+}
+
+func (s *Service) remember(ctx context.Context, user string, secret records.Secret, revision uint64) (uint64, error) {
+	ops, err := records.PutSecret(user, secret, revision)
+	if err != nil {
+		return 0, err
+	}
+	ev := event.Event{Kind: event.UserUpdate, User: user, Success: true,
+		Resource: &event.Resource{ResourceKind: "user", ResourceName: user, Changes: []string{"otp_step"}}}
+	revision, err = s.Audit.Record(ctx, ev, ops...)
+	if conflicts(err) {
+		return 0, badLogin()
+	}
+	return revision, err
+}
+
+// notices takes the notices off the secret, to be shown once.
+func (s *Service) notices(user string, secret records.Secret, revision uint64) (proven, error) {
+	p := proven{notices: secret.Notices}
+	if len(secret.Notices) == 0 {
+		return proven{}, nil
+	}
+	secret.Notices = nil
+	ops, err := records.PutSecret(user, secret, revision)
+	p.ops = ops
+	return p, err
+}
+
+// accept spends an invite: a new password and, where the cluster wants codes, a new secret proven by a first code.
+func (s *Service) accept(ctx context.Context, from identity.Caller, start Start, c Conversation) (proven, error) {
+	invite, revision, err := s.Records.Invite(ctx, start.Invite)
+	if err != nil {
+		s.Throttle.Failed(start.User, from.Addr)
+		return proven{}, err
+	}
+	if invite.User != start.User || invite.Bot || !s.Now().Before(invite.Expires) {
+		s.Throttle.Failed(start.User, from.Addr)
+		return proven{}, fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").
+			WithCause("it is unknown, was used, is over, or is for another user")
+	}
+	password, err := c.Ask(ctx, Prompt{Kind: AskNewPassword})
+	if err != nil {
+		return proven{}, err
+	}
+	hash, err := s.Passwords.Hash(ctx, password)
+	if err != nil {
+		return proven{}, err
+	}
+	secret, secretRevision, err := s.Records.Secret(ctx, start.User)
+	if err != nil {
+		return proven{}, err
+	}
+	secret.Password, secret.Changed = hash, s.Now().UTC()
+	if s.Settings().NeedsOTP() {
+		if secret.OTP, secret.OTPStep, err = s.newOTP(ctx, start.User, c); err != nil {
+			return proven{}, err
+		}
+	}
+	ops, err := records.PutSecret(start.User, secret, secretRevision)
+	if err != nil {
+		return proven{}, err
+	}
+	key := records.InviteKey(start.Invite)
+	ops = append(ops, store.CheckRevision(key, revision), store.Delete(key))
+	ev := event.Event{Kind: event.UserUpdate, User: start.User, Success: true, Message: "invite accepted",
+		Session:  &event.Session{Addr: from.Addr.String()},
+		Resource: &event.Resource{ResourceKind: "user", ResourceName: start.User, Changes: []string{"password", "otp"}}}
+	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil {
+		if conflicts(err) {
+			return proven{}, fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").WithCause("it was used meanwhile")
+		}
+		return proven{}, err
+	}
+	return proven{}, nil
+}
+
+// newOTP shows a new secret and takes a first code of it, three times at most.
+func (s *Service) newOTP(ctx context.Context, user string, c Conversation) ([]byte, int64, error) {
+	secret := NewOTP()
+	for range 3 {
+		code, err := c.Ask(ctx, Prompt{Kind: AskNewOTP, URL: OTPURL(s.CA.Cluster(), user, secret)})
+		if err != nil {
+			return nil, 0, err
+		}
+		if step, ok := CheckOTP(secret, code, 0, s.Now()); ok {
+			return secret, step, nil
+		}
+	}
+	return nil, 0, fault.New(fault.Unauthenticated, "the code does not match the secret shown").WithReason("bad_code").
+		WithCause("is this clock, or the phone's, off?").WithFix("run the printed tsh login command again")
+}
+
+// ChangePassword sets another password for the caller, who proves the old one and, where the cluster wants codes, a
+// code. Certificates that are out stay good.
+func (s *Service) ChangePassword(ctx context.Context, from identity.Caller, old, fresh, code string) error {
+	if from.User == nil {
+		return fault.New(fault.Unauthenticated, "changing a password needs a login").WithFix("tsh login")
+	}
+	user := from.User.Name
+	if err := s.Throttle.Allow(user, from.Addr); err != nil {
+		return err
+	}
+	secret, revision, err := s.Records.Secret(ctx, user)
+	if err != nil {
+		return err
+	}
+	right, err := s.Passwords.Matches(ctx, secret.Password, old)
+	if err != nil {
+		return err
+	}
+	if s.Settings().NeedsOTP() {
+		step, ok := CheckOTP(secret.OTP, code, secret.OTPStep, s.Now())
+		right = right && ok
+		secret.OTPStep = max(step, secret.OTPStep)
+	}
+	if !right {
+		s.Throttle.Failed(user, from.Addr)
+		return badLogin()
+	}
+	if secret.Password, err = s.Passwords.Hash(ctx, fresh); err != nil {
+		return err
+	}
+	secret.Changed = s.Now().UTC()
+	ops, err := records.PutSecret(user, secret, revision)
+	if err != nil {
+		return err
+	}
+	_, err = s.Audit.Record(ctx, event.Event{Kind: event.UserUpdate, User: user, Success: true,
+		Resource: &event.Resource{ResourceKind: "user", ResourceName: user, Changes: []string{"password"}}}, ops...)
+	return records.Conflict(err)
+}
+
+// Confirm takes a fresh one-time code of a logged-in user, where the cluster wants codes: for deeds that ask again.
+func (s *Service) Confirm(ctx context.Context, from identity.Caller, code string) error {
+	if from.User == nil || !s.Settings().NeedsOTP() {
+		return nil
+	}
+	user := from.User.Name
+	if err := s.Throttle.Allow(user, from.Addr); err != nil {
+		return err
+	}
+	secret, revision, err := s.Records.Secret(ctx, user)
+	if err != nil {
+		return err
+	}
+	step, ok := CheckOTP(secret.OTP, code, secret.OTPStep, s.Now())
+	if !ok {
+		s.Throttle.Failed(user, from.Addr)
+		return fault.New(fault.Unauthenticated, "the one-time code was not accepted").WithReason("bad_code").
+			WithCause("a code is good once").WithFix("wait for the next code and try again")
+	}
+	secret.OTPStep = step
+	_, err = s.remember(ctx, user, secret, revision)
+	return err
+}
+
+func conflicts(err error) bool {
+	return errors.Is(err, store.ErrConflict)
+}

@@ -1,0 +1,333 @@
+// Package login turns a person's factors, and their device's proof, into certificates.
+package login
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/ceremony"
+	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/records"
+	"github.com/sallyport/sallyport/internal/role"
+	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// DefaultTTL is how long a login lives where neither the person nor a role says otherwise.
+const DefaultTTL = 12 * time.Hour
+
+// Conversation is the person and their device, on the other end of one login.
+type Conversation interface {
+	// Ask asks the person something and returns their answer.
+	Ask(ctx context.Context, p Prompt) (string, error)
+	// Hello asks for the first message of a device ceremony; nil and a reason mean that there is none.
+	Hello(ctx context.Context, mode string) (msg []byte, reason string, err error)
+	// Exchange sends a message of the ceremony and returns the answer.
+	Exchange(ctx context.Context, msg []byte) ([]byte, error)
+	// Send sends the ceremony's last message.
+	Send(ctx context.Context, msg []byte) error
+	// Refuse says that the device's proof was refused, and why.
+	Refuse(ctx context.Context, f *fault.Error) error
+}
+
+// PromptKind is what a person is asked for.
+type PromptKind uint8
+
+// The prompts.
+const (
+	AskPassword PromptKind = iota + 1
+	AskNewPassword
+	AskOTP
+	AskNewOTP
+)
+
+// Prompt is one question; URL is the otpauth:// URL of AskNewOTP.
+type Prompt struct {
+	Kind PromptKind
+	URL  string
+}
+
+// Start is what a login asks for.
+type Start struct {
+	User          string
+	Invite        string
+	TTL           time.Duration
+	Key           crypto.PublicKey
+	Reissue       bool
+	ClientVersion string
+}
+
+// Devices proves devices.
+type Devices interface {
+	// Authenticate runs a ceremony from its first message for a user and returns the proven device. It records the
+	// outcome, whatever it is.
+	Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Conversation) (*identity.Device, error)
+}
+
+// Pictures gives the current picture.
+type Pictures interface {
+	Current() (*snapshot.Picture, time.Duration)
+}
+
+// Audit records an event together with what it tells of.
+type Audit interface {
+	Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint64, error)
+}
+
+// Service is the use case.
+type Service struct {
+	Records   *records.Records
+	CA        *ca.CA
+	Audit     Audit
+	Pictures  Pictures
+	Devices   Devices
+	Passwords *Passwords
+	Throttle  *Throttle
+	Now       func() time.Time
+}
+
+// Result is what a login brings home.
+type Result struct {
+	ca.UserCertificates
+	Notices []string
+}
+
+// Login runs one login, or with Start.Reissue the upgrade of the certificate that the caller showed.
+func (s *Service) Login(ctx context.Context, from identity.Caller, start Start, c Conversation) (Result, error) {
+	if start.Reissue {
+		return s.reissue(ctx, from, start, c)
+	}
+	ev := event.Event{Kind: event.UserLogin, User: start.User, Session: &event.Session{Addr: from.Addr.String()}}
+	r, err := s.login(ctx, from, start, c)
+	if err != nil {
+		ev.Message, ev.Session.Reason = fault.Of(err).Text, fault.Of(err).Reason
+		if !identity.ValidName(ev.User) {
+			ev.User = "invalid"
+		}
+		if _, rerr := s.Audit.Record(context.WithoutCancel(ctx), ev); rerr != nil {
+			return Result{}, rerr
+		}
+		return Result{}, err
+	}
+	return r, nil
+}
+
+func (s *Service) login(ctx context.Context, from identity.Caller, start Start, c Conversation) (Result, error) {
+	if err := s.Throttle.Allow(start.User, from.Addr); err != nil {
+		return Result{}, err
+	}
+	secret, err := s.factors(ctx, from, start, c)
+	if err != nil {
+		return Result{}, err
+	}
+	s.Throttle.Succeeded(start.User, from.Addr)
+	account, _, err := s.Records.Account(ctx, start.User)
+	if err != nil {
+		return Result{}, err
+	}
+	id := identity.User{Name: account.Name, Kind: account.Kind, Roles: account.Roles, Traits: account.Traits,
+		KeyPolicy: identity.KeyAnywhere, LoginIP: from.Addr.Unmap()}
+	if id.Kind == "" {
+		id.Kind = identity.Human
+	}
+	picture, _ := s.Pictures.Current()
+	logins, ttl := s.grants(picture, &id, start.TTL)
+	id.Validity.Expires = s.Now().Add(ttl)
+	if err := s.standing(picture, account, &id); err != nil {
+		return Result{}, err
+	}
+	if err := s.device(ctx, ceremony.Login, nil, start, &id, c); err != nil {
+		return Result{}, err
+	}
+	if err := s.standing(picture, account, &id); err != nil {
+		return Result{}, err
+	}
+	r, err := s.issue(ctx, start, id, logins)
+	if err != nil {
+		return Result{}, err
+	}
+	ev := event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: eventDevice(id.Device),
+		Session: &event.Session{Addr: from.Addr.String()}}
+	var ops []store.Op
+	if secret.notices != nil {
+		r.Notices, ops = secret.notices, secret.ops
+	}
+	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil && !errors.Is(err, store.ErrConflict) {
+		return Result{}, err
+	} else if err != nil { // somebody else took the notices; they are shown twice rather than never
+		if _, err := s.Audit.Record(ctx, ev); err != nil {
+			return Result{}, err
+		}
+	}
+	return r, nil
+}
+
+// standing refuses users that may not log in, whatever they prove. The identity counts as issued now.
+func (s *Service) standing(p *snapshot.Picture, a *identity.Account, id *identity.User) error {
+	now := s.Now()
+	if a.Locked(now) {
+		return fault.New(fault.Denied, "user %q is locked", a.Name).WithReason("user_locked").
+			WithFix("ask an administrator: tctl get users/%s", a.Name)
+	}
+	fresh := *id
+	fresh.Validity.IssuedAt = now
+	for _, l := range p.Locks {
+		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(&fresh, target.Target{}, target.Action{}) {
+			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
+				WithCause("%s", lockCause(l.Message, l.Name)).WithFix("ask an administrator: tctl rm lock/%s", l.Name)
+		}
+	}
+	return nil
+}
+
+func lockCause(message, name string) string {
+	if message != "" {
+		return message
+	}
+	return "lock " + name
+}
+
+// grants gathers what a user's roles give a login: the SSH principals, the grants, how long it lives, and whether
+// its address is pinned.
+func (s *Service) grants(p *snapshot.Picture, id *identity.User, wanted time.Duration) ([]string, time.Duration) {
+	ttl := DefaultTTL
+	if wanted > 0 {
+		ttl = wanted
+	}
+	ttl = min(ttl, identity.MaxLifetime)
+	var logins []string
+	for _, name := range id.Roles {
+		policy := p.Roles[name]
+		if policy == nil {
+			continue
+		}
+		o := policy.Options()
+		if o.MaxSessionTTL > 0 {
+			ttl = min(ttl, time.Duration(o.MaxSessionTTL))
+		}
+		id.Grant.PTY = true
+		id.Grant.PortForwarding = id.Grant.PortForwarding || o.PortForwarding
+		id.Grant.AgentForwarding = id.Grant.AgentForwarding || o.ForwardAgent
+		if o.PinSourceIP {
+			id.PinnedIP = id.LoginIP
+		}
+		for _, l := range role.Expand(policy.Logins(), id.Traits) {
+			if l != "*" && !slices.Contains(logins, l) {
+				logins = append(logins, l)
+			}
+		}
+	}
+	return logins, ttl
+}
+
+// device asks for the device's proof. A proof that fails leaves the login without a device; the person is told why.
+func (s *Service) device(ctx context.Context, p ceremony.Purpose, upgraded []byte, start Start, id *identity.User, c Conversation) error {
+	picture, _ := s.Pictures.Current()
+	hello, _, err := c.Hello(ctx, string(picture.Settings.DeviceTrust.Mode))
+	if err != nil || hello == nil {
+		return err
+	}
+	pin, err := s.clusterCA(ctx)
+	if err != nil {
+		return err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(start.Key)
+	if err != nil {
+		return err
+	}
+	b := ceremony.Binding{Purpose: p, ClusterCA: pin, User: id.Name, Upgraded: upgraded, SessionKey: spki}
+	dev, err := s.Devices.Authenticate(ctx, b, hello, c)
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return c.Refuse(ctx, fault.Of(err))
+	}
+	id.Device = dev
+	if dev.Level.Hardware() {
+		id.KeyPolicy = identity.KeyHardware
+	}
+	return nil
+}
+
+func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
+	public, err := s.CA.Public(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ca.PinHash(public.TLSHost), nil
+}
+
+func (s *Service) issue(ctx context.Context, start Start, id identity.User, logins []string) (Result, error) {
+	prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: logins, Device: eventDevice(id.Device)})
+	if err != nil {
+		return Result{}, fmt.Errorf("prepare certificates: %w", err)
+	}
+	certs, err := prepared.Issue(ctx)
+	return Result{UserCertificates: certs}, err
+}
+
+// reissue upgrades the caller's certificate: the same user, roles, traits and expiry, and a device beside.
+func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start, c Conversation) (Result, error) {
+	if from.User == nil || len(from.Certificate) == 0 {
+		return Result{}, fault.New(fault.Unauthenticated, "a reissue needs a login").WithFix("tsh login")
+	}
+	account, _, err := s.Records.Account(ctx, from.User.Name)
+	if err != nil {
+		return Result{}, err
+	}
+	id := *from.User
+	had := id.Device
+	id.Device, id.KeyPolicy = nil, identity.KeyAnywhere
+	picture, _ := s.Pictures.Current()
+	if err := s.current(picture, from.User); err != nil {
+		return Result{}, err
+	}
+	if err := s.standing(picture, account, &id); err != nil {
+		return Result{}, err
+	}
+	if err := s.device(ctx, ceremony.Reissue, from.Certificate, start, &id, c); err != nil {
+		return Result{}, err
+	}
+	if had != nil && (id.Device == nil || id.Device.ID != had.ID) {
+		return Result{}, fault.New(fault.Denied, "a reissue keeps its device").WithReason("reissue_drops_device").
+			WithCause("the certificate carries device %s, and the proof was not by it", had.AssetTag).WithFix("tsh login")
+	}
+	scratch := identity.User{Name: id.Name, Roles: id.Roles, Traits: id.Traits}
+	logins, _ := s.grants(picture, &scratch, 0)
+	return s.issue(ctx, start, id, logins)
+}
+
+// current refuses to renew what a lock has ended, by the certificate's own time of issue.
+func (s *Service) current(p *snapshot.Picture, u *identity.User) error {
+	now := s.Now()
+	for _, l := range p.Locks {
+		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(u, target.Target{}, target.Action{}) {
+			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").WithFix("tsh login")
+		}
+	}
+	return nil
+}
+
+// Settings are the cluster's current settings.
+func (s *Service) Settings() cluster.Settings {
+	p, _ := s.Pictures.Current()
+	return p.Settings
+}
+
+func eventDevice(d *identity.Device) *event.Device {
+	if d == nil {
+		return nil
+	}
+	return &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+}

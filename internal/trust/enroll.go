@@ -1,0 +1,343 @@
+package trust
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sallyport/sallyport/internal/ceremony"
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/inventory"
+	"github.com/sallyport/sallyport/internal/records"
+	"github.com/sallyport/sallyport/internal/store"
+)
+
+// EnrollStart is what an enrollment asks for. Without a token the device is named by system and tag, and with
+// Register it is put in the inventory first where it is not there. Code is a fresh one-time code.
+type EnrollStart struct {
+	Key       crypto.PublicKey
+	WithToken bool
+	Register  bool
+	OS        device.OS
+	AssetTag  string
+	Code      string
+}
+
+// Registered is told before the ceremony begins: whether the device was put in the inventory just now.
+type Registered func(ctx context.Context, now bool) error
+
+// Enroll runs one enrollment for the caller. The token is spent if and only if the device is enrolled: both are one
+// transaction.
+func (s *Service) Enroll(ctx context.Context, from identity.Caller, start EnrollStart, ready Registered, c EnrollExchanger) error {
+	if from.User == nil {
+		return fault.New(fault.Unauthenticated, "enrolling a device needs a login").WithFix("tsh login")
+	}
+	if !start.WithToken {
+		if err := s.may(from, "enroll", nil); err != nil {
+			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, nil), selfEnrollRefused(err))
+		}
+		if err := s.Confirm.Confirm(ctx, from, start.Code); err != nil {
+			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, nil), err)
+		}
+	}
+	e := enrollment{Service: s, from: from, start: start, exchanger: c}
+	if !start.WithToken && start.AssetTag != "" {
+		if err := e.find(ctx, start.AssetTag); err != nil {
+			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, e.before), err)
+		}
+	}
+	if err := ready(ctx, e.registered); err != nil {
+		return err
+	}
+	if err := e.run(ctx); err != nil {
+		return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, e.before), err)
+	}
+	return nil
+}
+
+// EnrollExchanger also receives the first message.
+type EnrollExchanger interface {
+	Exchanger
+	Receive(ctx context.Context) ([]byte, error)
+}
+
+func selfEnrollRefused(err error) error {
+	f := fault.Of(err)
+	return fault.New(fault.Denied, "you may not enroll a device without an enrollment token").WithReason(f.Reason).
+		WithCause("%s", f.Cause).WithFix("ask a device admin for a token, then: tsh device enroll --token=TOKEN")
+}
+
+// enrollment is one enrollment under way.
+type enrollment struct {
+	*Service
+	from       identity.Caller
+	start      EnrollStart
+	exchanger  EnrollExchanger
+	before     *device.Device
+	revision   uint64
+	registered bool
+	byAdmin    bool
+	owner      string
+	spend      []store.Op
+}
+
+// find looks up the device by its tag and registers it where it is not there and the caller may.
+func (e *enrollment) find(ctx context.Context, tag string) error {
+	os, ok := device.ParseOS(string(e.start.OS))
+	if !ok {
+		return fault.New(fault.Invalid, "unknown operating system %q", e.start.OS)
+	}
+	tag = device.NormalTag(tag)
+	if !device.ValidTag(tag) {
+		return fault.New(fault.Invalid, "asset tag %q is not 1 to 128 printable ASCII characters without space or comma", tag)
+	}
+	d, revision, err := e.Inventory.ByTag(ctx, os, tag)
+	if fault.Because(err, "device_not_found") && e.start.Register {
+		d, revision, err = e.register(ctx, &device.Device{OSType: os, AssetTag: tag, Source: &device.Source{Name: "tsh", Origin: "api"}})
+		e.registered = err == nil
+	}
+	if err != nil {
+		return err
+	}
+	e.before, e.revision = d, revision
+	return e.mayTake(d)
+}
+
+// mayTake refuses a device that is somebody else's: without a token, only its owner takes an enrolled one, and who
+// may not create devices takes only one that is registered as theirs.
+func (e *enrollment) mayTake(d *device.Device) error {
+	user := e.from.User.Name
+	for _, c := range d.Credentials {
+		if c.Owner != user {
+			return alreadyEnrolled()
+		}
+	}
+	if d.Owner != "" && d.Owner != user {
+		return alreadyEnrolled()
+	}
+	if err := e.may(e.from, "enroll", d); err != nil {
+		return selfEnrollRefused(err)
+	}
+	if d.Owner == "" && e.may(e.from, "create", d) != nil {
+		return fault.New(fault.Denied, "device %q is not registered as yours", d.AssetTag).WithReason("device_not_owned").
+			WithFix("ask a device admin: tctl devices enroll --asset-tag=%s --owner=%s", d.AssetTag, user)
+	}
+	return nil
+}
+
+func alreadyEnrolled() error {
+	return fault.New(fault.Denied, "device already enrolled by another user").WithReason("device_of_another").
+		WithFix("ask a device admin for an enrollment token: it moves the device")
+}
+
+func (e *enrollment) register(ctx context.Context, d *device.Device) (*device.Device, uint64, error) {
+	if err := e.may(e.from, "create", d); err != nil {
+		return nil, 0, selfEnrollRefused(err)
+	}
+	revision, err := e.add(ctx, e.from, d)
+	return d, revision, err
+}
+
+// add puts a device in the inventory, recorded.
+func (s *Service) add(ctx context.Context, from identity.Caller, d *device.Device) (uint64, error) {
+	ops, err := s.Inventory.Add(d, s.Now())
+	if err != nil {
+		return 0, err
+	}
+	ev := deviceEvent(event.DeviceCreate, from, d)
+	ev.Success = true
+	revision, err := s.Audit.Record(ctx, ev, ops...)
+	return revision, inventory.Exists(d, err)
+}
+
+// run is the ceremony.
+func (e *enrollment) run(ctx context.Context) error {
+	hello, err := e.exchanger.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	judge, err := e.judge()
+	if err != nil {
+		return err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(e.start.Key)
+	if err != nil {
+		return fault.New(fault.Invalid, "the session key cannot be used").Wrapping(err)
+	}
+	v, err := ceremony.NewVerifier(ceremony.Binding{Purpose: ceremony.Enroll, ClusterCA: e.ClusterCA, User: e.from.User.Name,
+		Upgraded: e.from.Certificate, SessionKey: spki}, judge, rand.Reader)
+	if err != nil {
+		return err
+	}
+	info, await, err := v.Hello(hello)
+	if err != nil {
+		return err
+	}
+	if err := e.resolve(ctx, info); err != nil {
+		return err
+	}
+	challenge, awaitProof, err := await.Challenge(ceremony.Ask{})
+	if err != nil {
+		return err
+	}
+	if err := e.place(ctx, awaitProof.Candidate()); err != nil {
+		return err
+	}
+	proof, err := e.exchanger.Exchange(ctx, challenge)
+	if err != nil {
+		return err
+	}
+	result, err := awaitProof.Proof(proof)
+	if err != nil {
+		return err
+	}
+	return e.commit(ctx, info, result)
+}
+
+// resolve finds the device that the token is for, and compares what this machine says of itself with it.
+func (e *enrollment) resolve(ctx context.Context, info ceremony.HelloInfo) error {
+	e.owner = e.from.User.Name
+	if e.start.WithToken != (info.Token != "") {
+		return inventory.InvalidToken()
+	}
+	if info.Token == "" {
+		return nil
+	}
+	t, spend, err := e.Inventory.Token(ctx, info.Token)
+	if err != nil {
+		return err
+	}
+	if !e.Now().Before(t.Expires) {
+		return inventory.InvalidToken()
+	}
+	if t.Owner != "" && t.Owner != e.owner {
+		return inventory.InvalidToken().WithCause("it is for another user")
+	}
+	if e.before, e.revision, err = e.Inventory.Get(ctx, t.DeviceID); err != nil {
+		return inventory.InvalidToken().Wrapping(err)
+	}
+	e.spend, e.byAdmin = spend, t.ByAdmin
+	return e.compare(info.Claims)
+}
+
+// compare refuses a machine that is known to be another than the token's device. A claim that could not be read is
+// compared with nothing.
+func (e *enrollment) compare(claims device.Data) error {
+	d := e.before
+	if claims.OSType != "" && claims.OSType != d.OSType {
+		return inventory.InvalidToken().WithCause("it is for a %s device", d.OSType.Title())
+	}
+	if tag := device.NormalTag(claims.ReportedAssetTag); tag != "" && !ekTag(d.AssetTag) && tag != d.AssetTag {
+		return inventory.InvalidToken().WithCause("it is for device %q, and this machine says it is %q", d.AssetTag, tag)
+	}
+	if !e.byAdmin {
+		return e.mayTake(d)
+	}
+	return nil
+}
+
+func ekTag(tag string) bool { return len(tag) > 3 && tag[:3] == "ek-" }
+
+// place finds, for a machine that tells no tag, the device by its endorsement key, and refuses a key that another
+// device has.
+func (e *enrollment) place(ctx context.Context, c device.Credential) error {
+	if e.before == nil {
+		if c.EKHash == "" {
+			return fault.New(fault.Invalid, "this machine tells no asset tag").WithReason("no_asset_tag").
+				WithFix("ask a device admin: tctl devices add --os=%s --asset-tag=TAG --enroll", e.start.OS)
+		}
+		if err := e.find(ctx, "ek-"+c.EKHash[:16]); err != nil {
+			return err
+		}
+	}
+	if c.EKHash == "" {
+		return nil
+	}
+	other, err := e.Inventory.ByEK(ctx, c.EKHash)
+	if err != nil {
+		return err
+	}
+	if other != "" && other != e.before.ID {
+		return fault.New(fault.Denied, "this TPM is enrolled as another device").WithReason("ek_of_another").
+			WithCause("device %s has the same endorsement key", other).WithFix("tctl devices rm --device-id=%s", other)
+	}
+	return nil
+}
+
+// commit makes the credential: device, token, locks on what the old credentials were shown for, and the event.
+func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result ceremony.Result) error {
+	now := e.Now().UTC()
+	cred := result.Credential
+	cred.ID, cred.Owner, cred.CreateTime = uuid.NewString(), e.owner, now
+	after := *e.before
+	after.Credentials, after.Owner, after.EnrollStatus = []device.Credential{cred}, e.owner, device.Enrolled
+	after.Collected = collect(after.Collected, info.Claims, now)
+	ops, err := e.Inventory.Update(e.before, &after, e.revision, now)
+	if err != nil {
+		return err
+	}
+	for _, old := range e.before.Credentials {
+		op, err := e.credentialLock(old.ID, fmt.Sprintf("device %s was enrolled anew", after.AssetTag))
+		if err != nil {
+			return err
+		}
+		ops = append(ops, op)
+	}
+	notice, err := e.notice(ctx, &after, now)
+	if err != nil {
+		return err
+	}
+	ops = append(append(ops, e.spend...), notice...)
+	ev := deviceEvent(event.DeviceEnroll, e.from, &after)
+	ev.Success, ev.Device.CredentialID, ev.Resource.Attestation = true, cred.ID, string(cred.Attestation)
+	revision, err := e.Audit.Record(ctx, ev, ops...)
+	if inventory.TokenTaken(err) {
+		return inventory.InvalidToken()
+	}
+	if err != nil {
+		return e.changed(err)
+	}
+	e.Pictures.Reached(ctx, revisionOfLocks(revision, len(e.before.Credentials)))
+	if len(e.spend) > 0 {
+		spent := deviceEvent(event.DeviceTokenSpent, e.from, &after)
+		spent.Success = true
+		if _, err := e.Audit.Record(ctx, spent); err != nil {
+			return err
+		}
+	}
+	msg, err := result.Welcome(ceremony.Welcome{DeviceID: after.ID, AssetTag: after.AssetTag, CredentialID: cred.ID, Level: cred.Attestation})
+	if err != nil {
+		return err
+	}
+	return e.exchanger.Send(ctx, msg)
+}
+
+// revisionOfLocks is what to wait for: the picture moves only where locks were written.
+func revisionOfLocks(revision uint64, locks int) uint64 {
+	if locks == 0 {
+		return 0
+	}
+	return revision
+}
+
+// notice leaves a line for the owner's next login elsewhere, so that an enrollment that was not theirs is seen.
+func (e *enrollment) notice(ctx context.Context, d *device.Device, now time.Time) ([]store.Op, error) {
+	secret, revision, err := e.Records.Secret(ctx, e.owner)
+	if err != nil {
+		return nil, err
+	}
+	secret.Notices = append(secret.Notices, fmt.Sprintf("device %q/%s was enrolled in your name at %s from %s; if that was not you, tell an administrator",
+		d.AssetTag, d.OSType.Title(), now.Format(time.RFC3339), e.from.Addr))
+	if len(secret.Notices) > 10 {
+		secret.Notices = secret.Notices[len(secret.Notices)-10:]
+	}
+	return records.PutSecret(e.owner, secret, revision)
+}
