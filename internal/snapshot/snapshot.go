@@ -114,3 +114,8 @@ func (p *Picture) put(r *manifest.Resource) {
 		p.Servers[s.ID] = s
 	}
 }
+
+// Lists reports whether a listing shows a target to somebody.
+func (p *Picture) Lists(who *identity.User, where target.Target, now time.Time) bool {
+	return access.Selects(access.Input{Identity: who, Target: where, Roles: p.Roles, Locks: p.Locks, Settings: p.Settings, Now: now})
+}

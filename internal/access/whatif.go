@@ -1,0 +1,93 @@
+package access
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// WhatIf tries small changes to a question and says, one sentence each, which of them would turn the decision.
+func WhatIf(in Input) []string {
+	var out []string
+	allowed := Decide(in).Allowed
+	try := func(changed Input, allows, refuses string) {
+		switch now := Decide(changed).Allowed; {
+		case now && !allowed:
+			out = append(out, allows)
+		case !now && allowed:
+			out = append(out, refuses)
+		}
+	}
+	for _, l := range device.Levels() {
+		who := *in.Identity
+		who.Device = &identity.Device{ID: "any", AssetTag: "any", CredentialID: "any", Level: l}
+		who.KeyPolicy = identity.KeyAnywhere
+		if l.Hardware() {
+			who.KeyPolicy = identity.KeyHardware
+		}
+		c := in
+		c.Identity = &who
+		n := len(out)
+		try(c, fmt.Sprintf("a login from a trusted device of level %s or stronger", l), "")
+		if len(out) > n && l != device.LevelTPMTrusted {
+			out = out[:n]
+			out = append(out, fmt.Sprintf("a login from a trusted device of level %s", l))
+		}
+	}
+	if in.Identity.Device != nil {
+		who := *in.Identity
+		who.Device, who.KeyPolicy = nil, identity.KeyAnywhere
+		c := in
+		c.Identity = &who
+		try(c, "", "a login without the device would be refused")
+	}
+	for i, l := range in.Locks {
+		c := in
+		c.Locks = slices.Delete(slices.Clone(in.Locks), i, i+1)
+		try(c, fmt.Sprintf("removing the lock: tctl rm lock/%s", l.Name), "")
+	}
+	for _, name := range in.Identity.Roles {
+		who := *in.Identity
+		who.Roles = slices.DeleteFunc(slices.Clone(who.Roles), func(r string) bool { return r == name })
+		c := in
+		c.Identity = &who
+		try(c, fmt.Sprintf("taking role %q from the user", name), fmt.Sprintf("without role %q it would be refused", name))
+	}
+	for name := range in.Roles {
+		if slices.Contains(in.Identity.Roles, name) || allowed {
+			continue
+		}
+		who := *in.Identity
+		who.Roles = append(slices.Clone(who.Roles), name)
+		c := in
+		c.Identity = &who
+		try(c, fmt.Sprintf("giving the user role %q", name), "")
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Selects reports whether some role of the identity grants something on the target, whatever device and login it is
+// asked with: what a listing shows.
+func Selects(in Input) bool {
+	if in.Identity == nil || !in.Now.Before(in.Identity.Validity.Expires) {
+		return false
+	}
+	for i := range in.Locks {
+		if l := &in.Locks[i]; l.InForce(in.Now) && l.Matches(in.Identity, in.Target, in.Action) {
+			return false
+		}
+	}
+	in.Action = target.Action{Verb: "list"}
+	var held []*Policy
+	for _, name := range in.Identity.Roles {
+		if p := in.Roles[name]; p != nil {
+			held = append(held, p)
+		}
+	}
+	granted, _ := rolesSay(&in, held)
+	return granted != nil
+}

@@ -1,0 +1,276 @@
+package roster
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/records"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// removeServer locks a host's id for as long as its certificates could live and frees its name.
+func (s *Service) removeServer(from identity.Caller, srv *identity.Server) ([]store.Op, error) {
+	end, err := records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{ServerID: srv.ID},
+		Message: "the host was removed", Expires: s.Now().UTC().Add(ca.HostLife), CreatedBy: from.Name()}, 0))
+	if err != nil {
+		return nil, err
+	}
+	ops := []store.Op{end}
+	if srv.Hostname != "" {
+		ops = append(ops, store.Delete("hostname/"+string(srv.Role)+"/"+srv.Hostname))
+	}
+	return ops, nil
+}
+
+// Ambiguous is the fault of a name that several hosts have.
+func Ambiguous(name string, ids []string) error {
+	slices.Sort(ids)
+	return fault.New(fault.Invalid, "several nodes are called %q", name).WithReason("ambiguous_node").
+		WithCause("they are %s", strings.Join(ids, ", ")).WithFix("use the id in place of the name")
+}
+
+// Target makes a target of a server.
+func Target(srv *identity.Server) target.Target {
+	name := srv.Hostname
+	if name == "" {
+		name = srv.ID
+	}
+	return target.Target{Kind: target.Node, ID: srv.ID, Name: name, Labels: srv.Labels}
+}
+
+// Targets lists what the caller may reach of a kind, by name.
+func (s *Service) Targets(_ context.Context, from identity.Caller, kind target.Kind, after string, limit int) ([]target.Target, string, error) {
+	if limit <= 0 || limit > 1000 {
+		limit = 1000
+	}
+	if kind != target.Node {
+		return nil, "", nil
+	}
+	picture, _ := s.Pictures.Current()
+	var out []target.Target
+	for _, srv := range picture.Servers {
+		if srv.Role != identity.RoleNode {
+			continue
+		}
+		t := Target(srv)
+		if !from.Local {
+			// Listing asks whether a role selects the node; a device is asked for at its door.
+			if !picture.Lists(from.User, t, s.Now()) {
+				continue
+			}
+		}
+		out = append(out, t)
+	}
+	key := func(t target.Target) string { return t.Name + "\x00" + t.ID }
+	slices.SortFunc(out, func(a, b target.Target) int { return strings.Compare(key(a), key(b)) })
+	out = slices.DeleteFunc(out, func(t target.Target) bool { return after != "" && key(t) <= after })
+	if len(out) > limit {
+		return out[:limit], key(out[limit-1]), nil
+	}
+	return out, "", nil
+}
+
+// Question is what Explain is asked: may this user, from this device, do this there?
+type Question struct {
+	User   string
+	Device string
+	Kind   string
+	Name   string
+	Login  string
+	Verb   string
+}
+
+// Answer is a decision in words, and what would change it.
+type Answer struct {
+	Decision access.Decision
+	Text     string
+	Changes  []string
+}
+
+// Explain decides for a user as their next login would be decided, and tries what would change it.
+func (s *Service) Explain(ctx context.Context, from identity.Caller, q Question) (Answer, error) {
+	if err := s.may(from, manifest.User, "read", nil); err != nil {
+		return Answer{}, err
+	}
+	account, _, err := s.Records.Account(ctx, q.User)
+	if err != nil {
+		return Answer{}, err
+	}
+	who := &identity.User{Name: account.Name, Kind: account.Kind, Roles: account.Roles, Traits: account.Traits, KeyPolicy: identity.KeyAnywhere,
+		Grant:    identity.Grant{PTY: true, PortForwarding: true, AgentForwarding: true},
+		Validity: identity.Validity{IssuedAt: s.Now(), Expires: s.Now().Add(time.Hour)}}
+	if q.Device != "" {
+		if err := s.explainDevice(ctx, q.Device, who); err != nil {
+			return Answer{}, err
+		}
+	}
+	t, action, err := s.explainTarget(ctx, q)
+	if err != nil {
+		return Answer{}, err
+	}
+	picture, _ := s.Pictures.Current()
+	d, in := picture.Decide(who, t, action, s.Now())
+	a := Answer{Decision: d, Text: fmt.Sprintf("allowed by role %q", d.Source.Name)}
+	if !d.Allowed {
+		a.Text = access.Refusal(d, in).Lines()
+	}
+	a.Changes = access.WhatIf(in)
+	return a, nil
+}
+
+func (s *Service) explainDevice(ctx context.Context, named string, who *identity.User) error {
+	d, _, err := s.Inventory.ByTag(ctx, "", named)
+	if fault.Is(err, fault.NotFound) {
+		d, _, err = s.Inventory.Get(ctx, named)
+	}
+	if err != nil {
+		return err
+	}
+	if !d.Enrolled() {
+		return fault.New(fault.Invalid, "device %q is not enrolled", d.AssetTag).WithFix("tctl devices enroll --asset-tag=%s", d.AssetTag)
+	}
+	c := d.Credentials[0]
+	who.Device = &identity.Device{ID: d.ID, AssetTag: d.AssetTag, CredentialID: c.ID, Level: c.Attestation, OS: d.OSType}
+	if n := len(d.Collected); n > 0 {
+		who.Device.Claims = device.Claims{OSVersion: d.Collected[n-1].OSVersion}
+	}
+	if c.Attestation.Hardware() {
+		who.KeyPolicy = identity.KeyHardware
+	}
+	return nil
+}
+
+func (s *Service) explainTarget(ctx context.Context, q Question) (target.Target, target.Action, error) {
+	if q.Kind == string(target.Node) {
+		res, err := s.read(ctx, manifest.Node, q.Name)
+		if err != nil {
+			return target.Target{}, target.Action{}, err
+		}
+		srv, ok := res.Spec.(*identity.Server)
+		if !ok {
+			return target.Target{}, target.Action{}, fmt.Errorf("node %q is something else", q.Name)
+		}
+		return Target(srv), target.Action{Login: q.Login}, nil
+	}
+	kind, err := manifest.ParseKind(q.Kind)
+	if err != nil {
+		return target.Target{}, target.Action{}, err
+	}
+	verb := q.Verb
+	if verb == "" {
+		verb = "read"
+	}
+	return target.Target{Kind: target.Administration, Name: string(kind)}, target.Action{Verb: verb}, nil
+}
+
+// Authority is a public key for others to trust.
+type Authority struct {
+	Use    string
+	Public string
+}
+
+// Authorities exports the public halves of the cluster's authorities.
+func (s *Service) Authorities(ctx context.Context) ([]Authority, error) {
+	p, err := s.CA.Public(ctx)
+	if err != nil {
+		return nil, err
+	}
+	line := func(k ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))) }
+	out := []Authority{
+		{"ssh-user", line(p.SSHUser)}, {"ssh-host", "@cert-authority * " + line(p.SSHHost)},
+		{"tls-user", pemOf("CERTIFICATE", p.TLSUser.Raw)}, {"tls-host", pemOf("CERTIFICATE", p.TLSHost.Raw)},
+	}
+	for _, k := range []struct {
+		use string
+		key any
+	}{{"dial-tickets", p.DialTicket}, {"audit-heads", p.AuditHeads}} {
+		der, err := x509.MarshalPKIXPublicKey(k.key)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Authority{k.use, pemOf("PUBLIC KEY", der)})
+	}
+	return out, nil
+}
+
+func pemOf(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// State is what `tctl status` shows.
+type State struct {
+	Cluster  string
+	Pin      string
+	Mode     device.Mode
+	Factors  []string
+	Locking  string
+	Counts   map[string]uint64
+	Warnings []string
+}
+
+// Status gathers the state of the cluster.
+func (s *Service) Status(ctx context.Context) (State, error) {
+	p, err := s.CA.Public(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	picture, _ := s.Pictures.Current()
+	set := picture.Settings
+	st := State{Cluster: s.CA.Cluster(), Pin: ca.Pin(p.TLSHost), Mode: set.DeviceTrust.Mode, Factors: set.SecondFactors, Locking: set.LockingMode,
+		Counts: map[string]uint64{"roles": uint64(len(picture.Roles)), "locks": uint64(len(picture.Locks)), "hosts": uint64(len(picture.Servers))}}
+	demands := set.DeviceTrust.Mode.Demands()
+	for name, r := range picture.Roles {
+		o := r.Options()
+		demands = demands || o.DeviceTrustMode.Demands() || o.DeviceRequirements != nil
+		if o.Lock == "best_effort" {
+			st.Warnings = append(st.Warnings, fmt.Sprintf("role %q sets lock: best_effort: its sessions live on while agents do not hear from auth", name))
+		}
+	}
+	slices.Sort(st.Warnings)
+	if demands && len(set.DeviceTrust.EKCertAllowedCAs) == 0 {
+		st.Warnings = append(st.Warnings, "a trusted device is required and no EK authority is listed (device_trust.ekcert_allowed_cas): a software TPM would enroll")
+	}
+	if len(set.SecondFactors) == 0 {
+		st.Warnings = append(st.Warnings, "second factors are off: a password alone logs in")
+	}
+	if set.LockingMode == "best_effort" {
+		st.Warnings = append(st.Warnings, "locking_mode is best_effort: sessions live on while agents do not hear from auth")
+	}
+	for name, kind := range map[string]manifest.Kind{"users": manifest.User, "devices": manifest.Device} {
+		n, err := s.count(ctx, kind)
+		if err != nil {
+			return st, err
+		}
+		st.Counts[name] = n
+	}
+	return st, nil
+}
+
+func (s *Service) count(ctx context.Context, kind manifest.Kind) (uint64, error) {
+	var n uint64
+	after := ""
+	for {
+		list, next, err := s.page(ctx, kind, after, 1000)
+		n += uint64(len(list))
+		if err != nil || next == "" {
+			return n, err
+		}
+		after = next
+	}
+}

@@ -1,0 +1,287 @@
+package roster
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/attestation"
+	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/records"
+	"github.com/sallyport/sallyport/internal/role"
+	"github.com/sallyport/sallyport/internal/store"
+)
+
+// InviteTTL is how long an invite lives.
+const InviteTTL = time.Hour
+
+// prepareUser keeps what is read-only, and locks what was issued before a loss.
+func (s *Service) prepareUser(from identity.Caller, a *identity.Account, old *manifest.Resource) ([]store.Op, error) {
+	if a.Kind == "" {
+		a.Kind = identity.Human
+	}
+	if strings.HasPrefix(a.Name, "system:") || strings.HasPrefix(a.Name, "host:") {
+		return nil, fault.New(fault.Invalid, "user names that begin with system: or host: are the cluster's own").WithReason("reserved_name")
+	}
+	if old == nil {
+		if a.Kind == identity.Bot {
+			return nil, fault.New(fault.Unsupported, "bots are made by tctl bots add").WithReason("bot_by_hand").WithFix("tctl bots add %s --roles=ROLE", a.Name)
+		}
+		a.CreatedBy = &identity.CreatedBy{Time: s.Now().UTC(), User: from.Name()}
+		return nil, nil
+	}
+	before, ok := old.Spec.(*identity.Account)
+	if !ok {
+		return nil, nil
+	}
+	if a.Kind != before.Kind {
+		return nil, fault.New(fault.Invalid, "user %q: kind: is read-only", a.Name).WithReason("read_only")
+	}
+	a.CreatedBy = before.CreatedBy
+	if !loses(before, a) {
+		return nil, nil
+	}
+	op, err := s.issuedBefore(a.Name, "roles, traits or status of the user were taken away", from)
+	return []store.Op{op}, err
+}
+
+// loses reports whether a user has less after an edit than before.
+func loses(before, after *identity.Account) bool {
+	if after.Status.IsLocked && !before.Status.IsLocked {
+		return true
+	}
+	missing := func(a, b []string) bool {
+		return slices.ContainsFunc(a, func(x string) bool { return !slices.Contains(b, x) })
+	}
+	if missing(before.Roles, after.Roles) {
+		return true
+	}
+	for name, values := range before.Traits {
+		if missing(values, after.Traits[name]) {
+			return true
+		}
+	}
+	return false
+}
+
+// issuedBefore locks what was issued to a user before now, for as long as any certificate could live.
+func (s *Service) issuedBefore(user, why string, from identity.Caller) (store.Op, error) {
+	now := s.Now().UTC()
+	return records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{User: user}, IssuedBefore: now,
+		Message: why, Expires: now.Add(identity.MaxLifetime), CreatedBy: from.Name()}, 0))
+}
+
+// judge holds the rules of roles and settings that need more than the noun.
+func (s *Service) judge(res *manifest.Resource) error {
+	switch spec := res.Spec.(type) {
+	case *role.Role:
+		if _, err := access.Compile(*spec); err != nil {
+			return fault.New(fault.Invalid, "role %q: %v", spec.Name, err).WithReason("invalid_resource")
+		}
+	case *cluster.Settings:
+		if _, err := attestation.ParseRoots([]byte(strings.Join(spec.DeviceTrust.EKCertAllowedCAs, "\n"))); err != nil && len(spec.DeviceTrust.EKCertAllowedCAs) > 0 {
+			return fault.New(fault.Invalid, "device_trust.ekcert_allowed_cas: %v", err).WithReason("invalid_resource")
+		}
+		if res.Metadata.Name != manifest.CapName {
+			return fault.New(fault.Invalid, "there is one cluster_auth_preference, %q", manifest.CapName)
+		}
+	}
+	return nil
+}
+
+// Invited is what a new user, bot or host begins with.
+type Invited struct {
+	Token   string
+	Expires time.Time
+}
+
+// AddUser makes a user, with a password or with an invite.
+func (s *Service) AddUser(ctx context.Context, from identity.Caller, a *identity.Account, password string) (Invited, error) {
+	res := manifest.New(a, 0)
+	if err := res.Check(); err != nil {
+		return Invited{}, err
+	}
+	if err := s.rolesExist(a.Roles); err != nil {
+		return Invited{}, err
+	}
+	var b batch
+	if _, err := s.write(ctx, from, res, false, &b); err != nil {
+		return Invited{}, err
+	}
+	return s.begin(ctx, &b, a.Name, password, 0)
+}
+
+func (s *Service) rolesExist(names []string) error {
+	picture, _ := s.Pictures.Current()
+	for _, n := range names {
+		if picture.Roles[n] == nil {
+			return fault.New(fault.NotFound, "role %q not found", n).WithReason("not_found").WithFix("tctl get roles")
+		}
+	}
+	return nil
+}
+
+// begin sets a password or makes an invite, in the batch's transaction. revision is that of the user's secret.
+func (s *Service) begin(ctx context.Context, b *batch, user, password string, revision uint64) (Invited, error) {
+	var out Invited
+	if password != "" {
+		hash, err := s.Hasher.Hash(ctx, password)
+		if err != nil {
+			return out, err
+		}
+		ops, err := records.PutSecret(user, records.Secret{Password: hash, Changed: s.Now().UTC()}, revision)
+		if err != nil {
+			return out, err
+		}
+		b.ops = append(b.ops, ops...)
+	} else {
+		out = Invited{Token: records.NewToken(), Expires: s.Now().UTC().Add(InviteTTL).Truncate(time.Second)}
+		op, err := records.PutInvite(out.Token, records.Invite{User: user, Expires: out.Expires})
+		if err != nil {
+			return out, err
+		}
+		b.ops = append(b.ops, op)
+	}
+	_, err := s.Audit.RecordAll(ctx, b.events, b.ops...)
+	return out, records.Conflict(err)
+}
+
+// ResetUser takes a user's password and codes, ends what was issued to them, and makes an invite.
+func (s *Service) ResetUser(ctx context.Context, from identity.Caller, name string) (Invited, error) {
+	res, err := s.Records.Get(ctx, manifest.User, name)
+	if err != nil {
+		return Invited{}, err
+	}
+	if err := s.may(from, manifest.User, "update", res); err != nil {
+		return Invited{}, err
+	}
+	var b batch
+	ev := s.eventOf(from, event.UserUpdate, res)
+	ev.Message, ev.Resource.Changes = "reset", []string{"password", "otp"}
+	end, err := s.issuedBefore(name, "the user was reset", from)
+	if err != nil {
+		return Invited{}, err
+	}
+	b.add(ev, store.Delete(records.SecretKey(name)), end)
+	if err := s.dropInvites(ctx, name, &b); err != nil {
+		return Invited{}, err
+	}
+	return s.begin(ctx, &b, name, "", 0)
+}
+
+func (s *Service) dropInvites(ctx context.Context, user string, b *batch) error {
+	keys, err := s.Records.InvitesOf(ctx, user)
+	for _, k := range keys {
+		b.ops = append(b.ops, store.Delete(k))
+	}
+	return err
+}
+
+// AddBot makes a bot and the single-use token of its first login.
+func (s *Service) AddBot(ctx context.Context, from identity.Caller, name string, roles []string, address netip.Prefix) (Invited, error) {
+	a := &identity.Account{Name: name, Kind: identity.Bot, Roles: roles, CreatedBy: &identity.CreatedBy{Time: s.Now().UTC(), User: from.Name()}}
+	res := manifest.New(a, 0)
+	if err := res.Check(); err != nil {
+		return Invited{}, err
+	}
+	if err := s.may(from, manifest.User, "create", res); err != nil {
+		return Invited{}, err
+	}
+	if err := s.rolesExist(roles); err != nil {
+		return Invited{}, err
+	}
+	put, err := records.Put(res)
+	if err != nil {
+		return Invited{}, err
+	}
+	out := Invited{Token: records.NewToken(), Expires: s.Now().UTC().Add(InviteTTL).Truncate(time.Second)}
+	invite, err := records.PutInvite(out.Token, records.Invite{User: name, Bot: true, From: address, Expires: out.Expires})
+	if err != nil {
+		return Invited{}, err
+	}
+	_, err = s.Audit.RecordAll(ctx, []event.Event{s.eventOf(from, event.UserCreate, res)}, records.Unchanged(manifest.User, name, 0), put, invite)
+	return out, exists(records.Conflict(err), manifest.User, name)
+}
+
+func exists(err error, kind manifest.Kind, name string) error {
+	if fault.Is(err, fault.Conflict) {
+		return fault.New(fault.Exists, "%s %q already exists", kind, name).WithReason("exists")
+	}
+	return err
+}
+
+// AddToken makes a join token.
+func (s *Service) AddToken(ctx context.Context, from identity.Caller, t identity.JoinToken, ttl time.Duration) (Invited, error) {
+	if ttl <= 0 {
+		ttl = InviteTTL
+	}
+	secret := records.NewToken()
+	t.ID, t.Expires = records.TokenID(secret), s.Now().UTC().Add(ttl).Truncate(time.Second)
+	res := manifest.New(&t, 0)
+	if err := res.Check(); err != nil {
+		return Invited{}, err
+	}
+	if err := s.may(from, manifest.Token, "create", res); err != nil {
+		return Invited{}, err
+	}
+	put, err := records.Put(res)
+	if err != nil {
+		return Invited{}, err
+	}
+	_, err = s.Audit.RecordAll(ctx, []event.Event{s.eventOf(from, event.ResourceCreate, res)}, put)
+	return Invited{Token: secret, Expires: t.Expires}, err
+}
+
+// Delete removes a resource, and ends what hangs on it.
+func (s *Service) Delete(ctx context.Context, from identity.Caller, kind manifest.Kind, name string) (*manifest.Resource, error) {
+	res, err := s.read(ctx, kind, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.may(from, kind, "delete", res); err != nil {
+		return nil, err
+	}
+	name = res.Metadata.Name
+	kinds, ok := kindEvents[kind]
+	if !ok {
+		kinds[2] = event.ResourceDelete
+	}
+	var b batch
+	b.add(s.eventOf(from, kinds[2], res), records.Unchanged(kind, name, res.Metadata.Revision), records.Delete(kind, name))
+	switch spec := res.Spec.(type) {
+	case *identity.Account:
+		end, err := s.issuedBefore(name, "the user was removed", from)
+		if err != nil {
+			return nil, err
+		}
+		b.ops = append(b.ops, end, store.Delete(records.SecretKey(name)))
+		if err := s.dropInvites(ctx, name, &b); err != nil {
+			return nil, err
+		}
+	case *cluster.Settings:
+		return nil, fault.New(fault.Invalid, "cluster_auth_preference cannot be removed").WithFix("tctl edit cap")
+	case *identity.Server:
+		ops, err := s.removeServer(from, spec)
+		if err != nil {
+			return nil, err
+		}
+		b.ops = append(b.ops[:0], ops...)
+		b.ops = append(b.ops, records.Delete(kind, name))
+	}
+	revision, err := s.Audit.RecordAll(ctx, b.events, b.ops...)
+	if err != nil {
+		return nil, records.Conflict(err)
+	}
+	s.settle(ctx, revision, []Written{{Kind: kind}})
+	return res, nil
+}
