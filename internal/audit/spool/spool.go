@@ -46,13 +46,18 @@ type Spool struct {
 	once    sync.Once
 	running sync.WaitGroup
 
-	mu     sync.Mutex // guards all below
+	mu sync.Mutex // guards all below
+	disk
+	news chan struct{} // closed, and made anew, when an entry is durable
+}
+
+// disk is what is durable.
+type disk struct {
 	files  []*segment // ascending, the last one is written to
-	head   event.Head // of the last durable entry
+	head   event.Head // of the last entry
 	acked  uint64
-	waits  int64         // bytes of the entries behind acked
-	news   chan struct{} // closed, and made anew, when an entry is durable
-	broken error         // set once a write could not be undone; nothing more is taken
+	waits  int64 // bytes of the entries behind acked
+	broken error // set once a write could not be undone; nothing more is taken
 }
 
 type pending struct {
@@ -87,7 +92,7 @@ func Open(cfg Config) (*Spool, error) {
 		return nil, err
 	}
 	s := &Spool{cfg: cfg, unlock: unlock, queue: make(chan *pending, 1024), closing: make(chan struct{}), stopped: make(chan struct{}),
-		head: event.Head{Writer: cfg.Writer}, news: make(chan struct{})}
+		disk: disk{head: event.Head{Writer: cfg.Writer}}, news: make(chan struct{})}
 	if err := s.recover(); err != nil {
 		s.closeFiles()
 		unlock()
