@@ -93,6 +93,7 @@ type change struct {
 	index []byte
 	ops   []store.Op
 	size  int
+	more  []*change // further events of the same change: event, at and index alone
 	done  chan outcome // buffered; gets exactly one
 }
 
@@ -106,7 +107,12 @@ type outcome struct {
 // other. Empty fields are filled in: time, uid, cluster, code. ops are at most MaxOps; a failed condition is the
 // store's ConflictError. Calls that wait together share a transaction.
 func (l *Log) Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint64, error) {
-	c, err := l.prepare(ev, ops)
+	return l.RecordAll(ctx, []event.Event{ev}, ops...)
+}
+
+// RecordAll is Record with several events, at most MaxOps/entryOps of them with the operations counted.
+func (l *Log) RecordAll(ctx context.Context, evs []event.Event, ops ...store.Op) (uint64, error) {
+	c, err := l.prepareAll(evs, ops)
 	if err != nil {
 		return 0, err
 	}
@@ -130,6 +136,28 @@ func (l *Log) Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint
 			return 0, fmt.Errorf("record audit event: %w", context.Cause(ctx))
 		}
 	}
+}
+
+func (l *Log) prepareAll(evs []event.Event, ops []store.Op) (*change, error) {
+	if len(evs) == 0 {
+		return nil, errors.New("a change without an audit event")
+	}
+	c, err := l.prepare(evs[0], ops)
+	if err != nil {
+		return nil, err
+	}
+	for _, ev := range evs[1:] {
+		m, err := l.prepare(ev, nil)
+		if err != nil {
+			return nil, err
+		}
+		c.more = append(c.more, m)
+		c.size += 2*len(m.event) + 1024
+	}
+	if n := len(ops) + entryOps*len(c.more); n > MaxOps || c.size > maxChange {
+		return nil, fmt.Errorf("change of %d operations, %d bytes: %w", n, c.size, store.ErrTooLarge)
+	}
+	return c, nil
 }
 
 func (l *Log) prepare(ev event.Event, ops []store.Op) (*change, error) {
@@ -230,7 +258,7 @@ func (l *Log) takeBatch() []*change {
 	n := 0
 	for ; n < len(l.queue); n++ {
 		c := l.queue[n]
-		ops += entryOps + len(c.ops)
+		ops += entryOps*(1+len(c.more)) + len(c.ops)
 		size += c.size + 2*len(c.event) + 1024
 		if n > 0 && (ops > store.MaxOps || size > store.MaxTxn-8<<10 || overlaps(c.ops, written)) {
 			break
@@ -260,13 +288,16 @@ func (l *Log) commit(ctx context.Context, own *chain, batch []*change) (uint64, 
 	head := own.head
 	var ops []store.Op
 	for _, c := range batch {
-		e := head.Next(c.event)
-		head = e.Head()
-		add, err := entryWrites(event.Stored{Entry: e, Arrival: l.cfg.Now().UTC()}, c.at, c.index)
-		if err != nil {
-			return 0, err
+		ops = append(ops, c.ops...)
+		for _, m := range append([]*change{c}, c.more...) {
+			e := head.Next(m.event)
+			head = e.Head()
+			add, err := entryWrites(event.Stored{Entry: e, Arrival: l.cfg.Now().UTC()}, m.at, m.index)
+			if err != nil {
+				return 0, err
+			}
+			ops = append(ops, add...)
 		}
-		ops = append(append(ops, c.ops...), add...)
 	}
 	return own.advance(ctx, l.cfg.Store, head, ops)
 }
