@@ -93,7 +93,7 @@ type change struct {
 	index []byte
 	ops   []store.Op
 	size  int
-	more  []*change // further events of the same change: event, at and index alone
+	more  []*change    // further events of the same change: event, at and index alone
 	done  chan outcome // buffered; gets exactly one
 }
 

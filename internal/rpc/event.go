@@ -1,0 +1,100 @@
+package rpc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sallyport/sallyport/api/sallyport/v1"
+	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+type eventHandler struct{ s *Server }
+
+func (h *eventHandler) IngestEvents(ctx context.Context, r *connect.Request[pb.IngestEventsRequest]) (*connect.Response[pb.IngestEventsResponse], error) {
+	host := caller(ctx).Host
+	if host == nil {
+		return nil, fault.New(fault.Unauthenticated, "only a host writes events")
+	}
+	if len(r.Msg.Entries) > audit.MaxIngest {
+		return nil, fault.New(fault.Invalid, "more than %d events at once", audit.MaxIngest)
+	}
+	var entries []event.Entry
+	for _, raw := range r.Msg.Entries {
+		var e event.Entry
+		if err := json.Unmarshal(raw, &e); err != nil {
+			return nil, fault.New(fault.Invalid, "an event that is no entry").Wrapping(err)
+		}
+		entries = append(entries, e)
+	}
+	acked, err := h.s.use.Audit.Ingest(ctx, audit.Sender{Writer: host.ID, Roles: []event.Role{event.Role(host.Role)}}, entries)
+	if err != nil && acked == 0 {
+		return nil, err
+	}
+	return connect.NewResponse(&pb.IngestEventsResponse{Acknowledged: acked}), nil
+}
+
+func at(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
+func (h *eventHandler) ListEvents(ctx context.Context, r *connect.Request[pb.ListEventsRequest]) (*connect.Response[pb.ListEventsResponse], error) {
+	m := r.Msg
+	list, next, err := h.s.use.Audit.List(ctx, audit.Filter{From: at(m.From), To: at(m.To), Event: event.Kind(m.Event), User: m.User,
+		Device: m.Device, After: m.After, Limit: int(m.Limit)})
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.ListEventsResponse{Next: next}
+	for _, e := range list {
+		out.Events = append(out.Events, e.Event)
+	}
+	return connect.NewResponse(out), nil
+}
+
+func (h *eventHandler) ExportLog(ctx context.Context, _ *connect.Request[pb.ExportLogRequest], stream *connect.ServerStream[pb.ExportLogResponse]) error {
+	return h.s.use.Audit.Export(ctx, writer(func(p []byte) error { return stream.Send(&pb.ExportLogResponse{Lines: p}) }))
+}
+
+type writer func([]byte) error
+
+func (w writer) Write(p []byte) (int, error) {
+	if err := w(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (h *eventHandler) VerifyLog(ctx context.Context, r *connect.Request[pb.VerifyLogRequest]) (*connect.Response[pb.VerifyLogResponse], error) {
+	var elsewhere *event.SignedHeads
+	if len(r.Msg.Head) > 0 {
+		elsewhere = new(event.SignedHeads)
+		if err := json.Unmarshal(r.Msg.Head, elsewhere); err != nil {
+			return nil, fault.New(fault.Invalid, "--head: not a signed list of heads").Wrapping(err)
+		}
+	}
+	report, err := h.s.use.Audit.Verify(ctx, elsewhere)
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.VerifyLogResponse{Intact: report.Intact(), Chains: uint64(len(report.Heads)), Entries: report.Entries}
+	for _, p := range report.Problems {
+		out.Findings = append(out.Findings, fmt.Sprintf("%s %d: %s", p.Writer, p.Seq, p.Text))
+	}
+	if heads, err := h.s.use.Audit.LatestHeads(ctx); err == nil {
+		out.Head, err = json.Marshal(heads)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return connect.NewResponse(out), nil
+}

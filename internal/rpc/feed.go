@@ -1,0 +1,190 @@
+package rpc
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/sallyport/sallyport/api/sallyport/v1"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/membership"
+	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/wire"
+)
+
+type feedHandler struct{ s *Server }
+
+// Follow streams pictures to a host until it goes or is removed. Pings and changes share one writer, so that an echo
+// never overtakes a change that auth's own picture held when the ping came.
+func (h *feedHandler) Follow(ctx context.Context, stream *connect.BidiStream[pb.FollowRequest, pb.FollowResponse]) error {
+	host := caller(ctx).Host
+	if host == nil {
+		return fault.New(fault.Unauthenticated, "only a host follows the feed")
+	}
+	first, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	if err := h.serve(ctx, *host, first); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f := &follower{feedHandler: h, host: *host, stream: stream, changes: make(chan snapshot.Change), pings: make(chan uint64, 16)}
+	go f.receive(ctx, cancel)
+	go func() {
+		cancel(h.s.use.Feed.Follow(ctx, first.After, func(c snapshot.Change) error {
+			select {
+			case f.changes <- c:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}))
+	}()
+	return f.send(ctx, first.Ping)
+}
+
+func (h *feedHandler) serve(ctx context.Context, host identity.Host, m *pb.FollowRequest) error {
+	for _, r := range m.Served {
+		res, err := manifest.Decode(r.Json)
+		if err != nil {
+			return err
+		}
+		srv, ok := res.Spec.(*identity.Server)
+		if !ok {
+			return fault.New(fault.Unsupported, "a %s is not served by this build", res.Kind)
+		}
+		if err := h.s.use.Membership.Serve(ctx, host, *srv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follower is one host that follows.
+type follower struct {
+	*feedHandler
+	host    identity.Host
+	stream  *connect.BidiStream[pb.FollowRequest, pb.FollowResponse]
+	changes chan snapshot.Change
+	pings   chan uint64
+	sent    atomic.Uint64 // the revision that the host has
+}
+
+// receive takes the host's pings and what it serves.
+func (f *follower) receive(ctx context.Context, cancel context.CancelCauseFunc) {
+	for {
+		m, err := f.stream.Receive()
+		if err == nil {
+			err = f.serve(ctx, f.host, m)
+		}
+		if errors.Is(err, io.EOF) {
+			err = context.Canceled
+		}
+		if err != nil {
+			cancel(err)
+			return
+		}
+		select {
+		case f.pings <- m.Ping:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// send is the one writer of the stream.
+func (f *follower) send(ctx context.Context, ping uint64) error {
+	waiting := []uint64{ping}
+	for {
+		own, age := f.s.use.Feed.Current()
+		if own.HostLocked(f.host.ID, f.s.now()) {
+			return membership.Removed(f.host.ID)
+		}
+		// An echo goes out once the host has what auth's own picture holds, and auth's picture is alive.
+		if f.sent.Load() >= own.Revision && age == 0 {
+			for _, p := range waiting {
+				if p == 0 {
+					continue
+				}
+				if err := f.stream.Send(f.echo(p)); err != nil {
+					return err
+				}
+			}
+			waiting = waiting[:0]
+		}
+		select {
+		case c := <-f.changes:
+			if err := f.change(c); err != nil {
+				return err
+			}
+		case p := <-f.pings:
+			waiting = append(waiting, p)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (f *follower) echo(ping uint64) *pb.FollowResponse {
+	return &pb.FollowResponse{Pong: ping, Revision: f.sent.Load(), Time: timestamppb.New(f.s.now())}
+}
+
+func (f *follower) change(c snapshot.Change) error {
+	m := &pb.FollowResponse{Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.s.now())}
+	for _, r := range c.Put {
+		// Other hosts are told to proxies alone, which have to find them.
+		if srv, ok := r.Spec.(*identity.Server); ok && f.host.Role != identity.RoleProxy && srv.ID != f.host.ID {
+			continue
+		}
+		res, err := wire.Resource(r)
+		if err != nil {
+			return err
+		}
+		m.Put = append(m.Put, res)
+	}
+	for _, r := range c.Removed {
+		m.Removed = append(m.Removed, &pb.Resource{Kind: string(r.Kind), Name: r.Name})
+	}
+	if c.Authorities != nil {
+		a, err := authorities(c.Authorities)
+		if err != nil {
+			return err
+		}
+		m.Authorities = a
+	}
+	if err := f.stream.Send(m); err != nil {
+		return err
+	}
+	f.sent.Store(c.Revision)
+	return nil
+}
+
+func authorities(a *snapshot.Authorities) (*pb.Authorities, error) {
+	out := &pb.Authorities{}
+	for _, k := range a.SSHUser {
+		out.SshUser = append(out.SshUser, k.Marshal())
+	}
+	for _, k := range a.SSHHost {
+		out.SshHost = append(out.SshHost, k.Marshal())
+	}
+	for _, c := range a.TLSUser {
+		out.TlsUser = append(out.TlsUser, c.Raw)
+	}
+	for _, k := range a.DialTicket {
+		der, err := x509.MarshalPKIXPublicKey(k)
+		if err != nil {
+			return nil, err
+		}
+		out.DialTicket = append(out.DialTicket, der)
+	}
+	return out, nil
+}

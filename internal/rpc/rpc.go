@@ -1,0 +1,157 @@
+// Package rpc carries calls to the use cases and back; it decides nothing.
+package rpc
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/sallyport/sallyport/api/sallyport/v1/sallyportv1connect"
+	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/membership"
+	"github.com/sallyport/sallyport/internal/roster"
+	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/trust"
+)
+
+// maxMessage bounds one message, in bytes; maxHeader the headers of a request.
+const (
+	maxMessage = 4 << 20
+	maxHeader  = 64 << 10
+)
+
+// UseCases are what the server's calls arrive at.
+type UseCases struct {
+	Login      *login.Service
+	Trust      *trust.Service
+	Membership *membership.Service
+	Roster     *roster.Service
+	Feed       *snapshot.Feed
+	Audit      *audit.Log
+}
+
+// Server answers calls. Serve and ServeLocal may run at once, several times.
+type Server struct {
+	use    UseCases
+	public ca.Public
+	log    *slog.Logger
+	now    func() time.Time
+	http   *http.Server
+	local  *http.Server
+}
+
+// New makes a server; certificate gives auth's own TLS certificate, which is renewed meanwhile.
+func New(use UseCases, public ca.Public, certificate func() *tls.Certificate, log *slog.Logger) *Server {
+	s := &Server{use: use, public: public, log: log, now: time.Now}
+	clients := x509.NewCertPool()
+	clients.AddCert(public.TLSUser)
+	clients.AddCert(public.TLSHost)
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
+		SessionTicketsDisabled: true,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate(), nil },
+	}
+	handler := s.handler()
+	s.http = &http.Server{Handler: s.identify(handler), TLSConfig: config, ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout: 5 * time.Minute, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(quiet{log.Handler()}, slog.LevelDebug)}
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP1(true)
+	s.local = &http.Server{Handler: asLocal(handler), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: maxHeader}
+	return s
+}
+
+// Serve answers TLS connections from l until Close; addresses are those that the connections say.
+func (s *Server) Serve(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+
+// ServeLocal answers the admin socket; who may connect is the listener's to check.
+func (s *Server) ServeLocal(l net.Listener) error { return s.local.Serve(l) }
+
+// Close lets calls under way finish until ctx ends.
+func (s *Server) Close(ctx context.Context) {
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+	if s.local.Shutdown(ctx) != nil {
+		s.local.Close()
+	}
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	opts := []connect.HandlerOption{
+		connect.WithInterceptors(&interceptor{server: s}), connect.WithReadMaxBytes(maxMessage),
+		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
+			s.log.Error("call panicked", "method", spec.Procedure, "panic", p)
+			return connect.NewError(connect.CodeInternal, nil)
+		}),
+	}
+	mux.Handle(sallyportv1connect.NewLoginServiceHandler(&loginHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewTrustServiceHandler(&trustHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewMembershipServiceHandler(&membershipHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewRosterServiceHandler(&rosterHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&feedHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewEventServiceHandler(&eventHandler{s}, opts...))
+	return mux
+}
+
+type callerKey struct{}
+
+// caller is who makes the call.
+func caller(ctx context.Context) identity.Caller {
+	c, _ := ctx.Value(callerKey{}).(identity.Caller)
+	return c
+}
+
+// identify finds out who shows which certificate. A certificate that verifies and cannot be read is nobody's.
+func (s *Server) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := identity.Caller{}
+		if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			c.Addr = a.Addr().Unmap()
+		}
+		if len(r.TLS.VerifiedChains) > 0 {
+			chain := r.TLS.VerifiedChains[0]
+			leaf, root := chain[0], chain[len(chain)-1]
+			var err error
+			switch {
+			case len(chain) != 2:
+				http.Error(w, "certificate chain of another shape", http.StatusForbidden)
+				return
+			case root.Equal(s.public.TLSUser):
+				c.User, err = identity.FromX509(leaf)
+			case root.Equal(s.public.TLSHost):
+				c.Host, err = identity.HostFromX509(leaf)
+			}
+			if err != nil || (c.User == nil && c.Host == nil) {
+				s.log.Warn("certificate refused", "addr", r.RemoteAddr, "err", err)
+				http.Error(w, "certificate refused", http.StatusForbidden)
+				return
+			}
+			sum := sha256.Sum256(leaf.Raw)
+			c.Certificate = sum[:]
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+func asLocal(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := identity.Caller{Local: true, Addr: netip.IPv6Loopback()}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+// quiet turns what net/http says of broken connections down to debug.
+type quiet struct{ slog.Handler }
