@@ -1,0 +1,304 @@
+// Package client is what tsh, tctl and hosts do with a cluster: reach it, call it, follow it.
+package client
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/tunnel"
+)
+
+// dialTime bounds reaching a server, TLS included.
+const dialTime = 20 * time.Second
+
+// Address is a way to a cluster, after the first contact: HOST:PORT of a proxy (or of auth itself) and the authority
+// that every host certificate is verified against, and nothing else.
+type Address struct {
+	Addr      string
+	Cluster   string
+	Authority *x509.Certificate
+}
+
+// dialTCP connects, through HTTPS_PROXY where NO_PROXY does not name the host.
+func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTime}
+	via, err := httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: addr})
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "HTTPS_PROXY: %v", err)
+	}
+	if via == nil {
+		conn, err := d.DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, unreachable(addr, err)
+		}
+		return conn, nil
+	}
+	hop := via.Host
+	if via.Port() == "" {
+		hop = net.JoinHostPort(via.Hostname(), "8080")
+	}
+	conn, err := d.DialContext(ctx, "tcp", hop)
+	if err != nil {
+		return nil, unreachable(hop, err).WithCause("it is the HTTPS_PROXY of this environment: %v", errors.Unwrap(err))
+	}
+	if err := connectVia(conn, via, addr); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// connectVia asks an HTTP proxy for a tunnel (RFC 9110 section 9.3.6).
+func connectVia(conn net.Conn, via *url.URL, addr string) error {
+	_ = conn.SetDeadline(time.Now().Add(dialTime))
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: addr}, Host: addr, Header: http.Header{}}
+	if u := via.User; u != nil {
+		password, _ := u.Password()
+		req.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
+	}
+	if err := req.Write(conn); err != nil {
+		return unreachable(addr, err)
+	}
+	r := bufio.NewReaderSize(conn, 1)
+	res, err := http.ReadResponse(r, req)
+	if err != nil {
+		return unreachable(addr, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return fault.New(fault.Unavailable, "the HTTP proxy %s refused a connection to %s: %s", via.Host, addr, res.Status).WithReason("http_proxy")
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+func unreachable(addr string, err error) *fault.Error {
+	return fault.New(fault.Unavailable, "cannot reach %s", addr).WithReason("unreachable").
+		WithCause("%s", strings.TrimPrefix(err.Error(), "dial tcp ")).Wrapping(err)
+}
+
+// wanted is a TLS connection inside the cluster: to which role, by which protocol, with which client certificate.
+type wanted struct {
+	role identity.HostRole
+	alpn []string
+	cert *tls.Certificate
+}
+
+// tls connects to a host of the cluster. The certificate must be by the cluster's authority, for the role's name, and
+// of that role.
+func (a Address) tls(ctx context.Context, w wanted) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	raw, err := dialTCP(ctx, a.Addr)
+	if err != nil {
+		return nil, err
+	}
+	var cert func() *tls.Certificate
+	if w.cert != nil {
+		cert = func() *tls.Certificate { return w.cert }
+	}
+	conn := tls.Client(raw, a.config(w.role, w.alpn, cert))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, a.explain(err)
+	}
+	if conn.ConnectionState().NegotiatedProtocol == "" {
+		conn.Close()
+		return nil, a.intercepted("the protocol (ALPN) was stripped from it")
+	}
+	return conn, nil
+}
+
+// config verifies a host by the cluster's authority alone: name, role and cluster. tsh keeps no TLS session, so there is
+// no session cache.
+func (a Address) config(role identity.HostRole, alpn []string, cert func() *tls.Certificate) *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(a.Authority)
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: string(role) + "." + a.Cluster, NextProtos: alpn,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			h, err := identity.HostFromX509(s.PeerCertificates[0])
+			if err != nil {
+				return err
+			}
+			if h.Role != role || h.Cluster != a.Cluster {
+				return fmt.Errorf("host %s of cluster %s is no %s", h.ID, h.Cluster, role)
+			}
+			return nil
+		},
+	}
+	if cert != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert(), nil }
+	}
+	return c
+}
+
+func (a Address) intercepted(why string) error {
+	host, _, _ := net.SplitHostPort(a.Addr)
+	return fault.New(fault.Unavailable, "the connection to %s is being intercepted", host).WithReason("intercepted").
+		WithCause("%s", why).WithFix("exempt %s from TLS inspection, or use another network", host)
+}
+
+// explain words a failed handshake: an interceptor, a clock that is off, or another cluster.
+func (a Address) explain(err error) error {
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		return ClockFault(invalid.Cert.NotBefore, invalid.Cert.NotAfter, time.Now())
+	}
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	if errors.As(err, &unknown) || errors.As(err, &name) {
+		return a.intercepted("its certificate is not by the authority of cluster " + a.Cluster)
+	}
+	if strings.Contains(err.Error(), "no application protocol") || strings.Contains(err.Error(), "unrecognized name") {
+		return fault.New(fault.Unavailable, "%s does not serve cluster %s", a.Addr, a.Cluster).WithReason("other_cluster").Wrapping(err).
+			WithFix("tsh login --proxy=HOST:PORT")
+	}
+	return unreachable(a.Addr, err)
+}
+
+// ClockFault says by how much this clock is off, or that a certificate is over.
+func ClockFault(notBefore, notAfter, now time.Time) error {
+	f := fault.New(fault.Unauthenticated, "the server's certificate has expired").WithReason("certificate_time").
+		WithCause("it ended %s ago by this clock", now.Sub(notAfter).Truncate(time.Second))
+	if now.Before(notBefore) {
+		f = fault.New(fault.Unauthenticated, "the server's certificate is not valid yet").WithReason("certificate_time").
+			WithCause("by this clock it begins in %s: this clock is probably behind", notBefore.Sub(now).Truncate(time.Second))
+	}
+	return f.WithFix("check this machine's clock: date")
+}
+
+// Stream opens a stream to a target's door through the proxy. The TLS ends at the proxy and protects the ticket; what
+// runs inside the stream is between the ends.
+func (a Address) Stream(ctx context.Context, d tunnel.Dial) (net.Conn, error) {
+	conn, err := a.tls(ctx, wanted{role: identity.RoleProxy, alpn: []string{tunnel.ALPNDial}})
+	if err != nil {
+		return nil, err
+	}
+	_ = conn.SetDeadline(time.Now().Add(dialTime))
+	var st tunnel.Status
+	err = tunnel.WriteFrame(conn, d)
+	if err == nil {
+		err = tunnel.ReadFrame(conn, &st)
+	}
+	if err == nil {
+		err = st.Err()
+	} else {
+		err = unreachable(a.Addr, err)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
+
+// FirstContact asks HOST:PORT for the cluster's authority. With pins, what answers must match one; without, the
+// connection must verify by the system's roots. Insecure takes the answer as it is. The fault of an unverified answer
+// has the reason first_contact, and the certificate comes back beside it for a person to confirm.
+func FirstContact(ctx context.Context, addr string, pins []string, insecure bool) (*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "--proxy: %q is no HOST:PORT", addr)
+	}
+	var systemErr error
+	transport := &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			raw, err := dialTCP(ctx, addr)
+			if err != nil {
+				return nil, err
+			}
+			name := host
+			if net.ParseIP(host) != nil {
+				name = ""
+			}
+			conn := tls.Client(raw, &tls.Config{MinVersion: tls.VersionTLS12, ServerName: name, NextProtos: []string{"http/1.1"},
+				InsecureSkipVerify: true, // judged below, against the pin or the system's roots
+				VerifyConnection: func(s tls.ConnectionState) error {
+					opts := x509.VerifyOptions{DNSName: host, Intermediates: x509.NewCertPool()}
+					for _, c := range s.PeerCertificates[1:] {
+						opts.Intermediates.AddCert(c)
+					}
+					_, systemErr = s.PeerCertificates[0].Verify(opts)
+					return nil
+				}})
+			return conn, conn.HandshakeContext(ctx)
+		},
+		DisableKeepAlives: true,
+	}
+	cert, err := fetchAuthority(ctx, transport, addr)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(pins) > 0:
+		return cert, MatchPin(cert, pins)
+	case insecure || systemErr == nil:
+		return cert, nil
+	}
+	return cert, fault.New(fault.Unauthenticated, "the server at %s is not known, and its certificate does not verify", addr).
+		WithReason("first_contact").WithCause("its CA pin is %s", Pin(cert)).
+		WithFix("compare the pin with `tctl status` on the server, then: tsh login --proxy=%s --ca-pin=%s", addr, Pin(cert))
+}
+
+func fetchAuthority(ctx context.Context, t *http.Transport, addr string) (*x509.Certificate, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+addr+"/sallyport/v1/ca", nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := t.RoundTrip(req)
+	if err != nil {
+		var f *fault.Error
+		if errors.As(err, &f) {
+			return nil, f
+		}
+		return nil, unreachable(addr, err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	block, _ := pem.Decode(raw)
+	if err != nil || res.StatusCode != http.StatusOK || block == nil {
+		return nil, fault.New(fault.Unavailable, "%s does not answer like a Sallyport proxy", addr).WithReason("no_proxy").WithCause("HTTP status %s", res.Status)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || !cert.IsCA || cert.Subject.CommonName == "" {
+		return nil, fault.New(fault.Unavailable, "%s answered with something that is no authority", addr).WithReason("no_proxy")
+	}
+	return cert, nil
+}
+
+// Pin is the CA pin of an authority.
+func Pin(authority *x509.Certificate) string {
+	sum := sha256.Sum256(authority.RawSubjectPublicKeyInfo)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// MatchPin refuses an authority that no pin names.
+func MatchPin(authority *x509.Certificate, pins []string) error {
+	have := Pin(authority)
+	for _, p := range pins {
+		if strings.EqualFold(strings.TrimSpace(p), have) {
+			return nil
+		}
+	}
+	return fault.New(fault.Unauthenticated, "the CA pin does not match").WithReason("pin_mismatch").
+		WithCause("the server's is %s", have).WithFix("ask an administrator for the pin: tctl status")
+}
