@@ -122,6 +122,15 @@ func TestWriteAckReopen(t *testing.T) {
 	}
 }
 
+// onlyWaiting checks that the only file of a spool without acknowledgements holds its entries and nothing behind.
+func onlyWaiting(t *testing.T, s *Spool, file string) {
+	t.Helper()
+	info, err := os.Stat(file)
+	if _, _, waits := s.Status(); err != nil || info.Size() != waits {
+		t.Errorf("file of %d bytes, entries of %d, %v", info.Size(), waits, err)
+	}
+}
+
 func TestTornTailIsCut(t *testing.T) {
 	for name, tail := range map[string]string{
 		"half a line": `{"writer":"bbb`, "a whole bad line": "{\"writer\":\n", "zeros": strings.Repeat("\x00", 4096),
@@ -139,6 +148,7 @@ func TestTornTailIsCut(t *testing.T) {
 		_, _ = f.WriteString(tail)
 		_ = f.Close()
 		s = openTest(t, testConfig(dir))
+		onlyWaiting(t, s, file)
 		write(t, s, "c")
 		if got := commands(t, s); got != "a b c" {
 			t.Errorf("%s: pending %q", name, got)
@@ -209,6 +219,7 @@ func TestA77_SpoolDiskFull(t *testing.T) {
 	if !fault.Because(err, "audit_full") {
 		t.Fatalf("after %d: %v", n, err)
 	}
+	onlyWaiting(t, s, filepath.Join(dir, "0000000000000001.jsonl"))
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
