@@ -143,8 +143,8 @@ func TestDiskFull(t *testing.T) {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=16m"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Txn(t.Context(), []store.Op{store.Put("again", nil)}); err != nil {
-		t.Errorf("with space again: %v", err)
+	if r, err := s.Txn(t.Context(), []store.Op{store.Put("again", nil)}); err != nil || r != uint64(stored) {
+		t.Errorf("with space again: revision %d, %v; want %d", r, err, stored)
 	}
 }
 
