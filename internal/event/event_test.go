@@ -159,6 +159,23 @@ func testChain(t testing.TB, n int) []Entry {
 	return entries
 }
 
+func TestFollows(t *testing.T) {
+	c := testChain(t, 3)
+	if err := c[1].Follows(c[0].Head()); err != nil {
+		t.Fatal(err)
+	}
+	fork := c[0].Head()
+	fork.Hash[0] ^= 1
+	for name, err := range map[string]error{
+		"another predecessor": c[1].Follows(fork), "a number left out": c[2].Follows(c[0].Head()), "itself": c[1].Follows(c[1].Head()),
+		"another writer": c[1].Follows(Head{Writer: "w", Seq: 1, Hash: c[0].Hash}), "no predecessor": c[1].Follows(Head{Writer: testWriter}),
+	} {
+		if err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
 func testHeads(t testing.TB, heads ...Head) SignedHeads {
 	t.Helper()
 	s, err := SignHeads(7, testTime, heads, testSign)

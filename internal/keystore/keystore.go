@@ -81,7 +81,7 @@ func (k *Keys) Signer(ctx context.Context, use Use) (crypto.Signer, string, erro
 }
 
 // Authority returns the key of a use with its certificate. Where either is still missing it is created: certify gets
-// the key and returns the certificate's DER, of which, among servers that race, one is kept for all.
+// the key and returns the certificate's DER, of which, among servers that race, one is kept for all. certify must not call k.
 func (k *Keys) Authority(ctx context.Context, use Use, certify func(crypto.Signer) ([]byte, error)) (Authority, error) {
 	if certify == nil {
 		return Authority{}, errors.New("authority without a way to certify it")
