@@ -42,6 +42,24 @@ func (a Address) Call(cert *tls.Certificate) *Cluster {
 	return newCluster(t, "https://auth."+a.Cluster)
 }
 
+// CallWith is Call with a certificate that is renewed meanwhile.
+func (a Address) CallWith(cert func() *tls.Certificate) *Cluster {
+	t := &http.Transport{ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}
+	t.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return a.tls(ctx, wanted{role: identity.RoleAuth, alpn: []string{tunnel.ALPNAuth, "h2"}, cert: cert()})
+	}
+	return newCluster(t, "https://auth."+a.Cluster)
+}
+
+// CallAuth calls auth at its own listener, without a certificate: a proxy that joins.
+func (a Address) CallAuth() *Cluster {
+	t := &http.Transport{ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}
+	t.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return a.tls(ctx, wanted{role: identity.RoleAuth, alpn: []string{"h2"}})
+	}
+	return newCluster(t, "https://auth."+a.Cluster)
+}
+
 // CallOver reaches auth over streams that open gives: a proxy's link.
 func (a Address) CallOver(open func(ctx context.Context) (net.Conn, error), cert func() *tls.Certificate) *Cluster {
 	t := &http.Transport{ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}

@@ -23,6 +23,7 @@ import (
 // Config is what a daemon does. Each part is switched on by itself.
 type Config struct {
 	ClusterName string
+	NameGiven   bool // the file says cluster_name
 	NodeName    string
 	DataDir     string
 	Join        *Join
@@ -207,7 +208,7 @@ func (b builder) build(f file, hostname string) (Config, error) {
 		return Config{}, b.bad("version", "want v1, got %q", f.Version)
 	}
 	host := strings.ToLower(hostname)
-	c := Config{ClusterName: or(f.ClusterName, host), NodeName: or(f.NodeName, host), DataDir: f.DataDir}
+	c := Config{ClusterName: or(f.ClusterName, host), NameGiven: f.ClusterName != "", NodeName: or(f.NodeName, host), DataDir: f.DataDir}
 	if !clusterName.MatchString(c.ClusterName) {
 		return Config{}, b.bad("cluster_name", "%q is no DNS name in lower case", c.ClusterName)
 	}

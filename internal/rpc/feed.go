@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -77,6 +78,7 @@ type follower struct {
 	changes chan snapshot.Change
 	pings   chan uint64
 	sent    atomic.Uint64 // the revision that the host has
+	heads   uint64        // the number of the list of audit heads that the host has
 }
 
 // receive takes the host's pings and what it serves.
@@ -134,8 +136,15 @@ func (f *follower) send(ctx context.Context, ping uint64) error {
 	}
 }
 
+// echo answers a ping, with the newest audit heads where the host does not have them yet.
 func (f *follower) echo(ping uint64) *pb.FollowResponse {
-	return &pb.FollowResponse{Pong: ping, Revision: f.sent.Load(), Time: timestamppb.New(f.s.now())}
+	m := &pb.FollowResponse{Pong: ping, Revision: f.sent.Load(), Time: timestamppb.New(f.s.now())}
+	if h := f.s.use.Feed.Heads(); h != nil && h.Number != f.heads {
+		if raw, err := json.Marshal(h); err == nil {
+			m.Heads, f.heads = raw, h.Number
+		}
+	}
+	return m
 }
 
 func (f *follower) change(c snapshot.Change) error {

@@ -31,7 +31,7 @@ func (h *rosterHandler) hint() *pb.JoinHint {
 	var proxies []string
 	for _, srv := range picture.Servers {
 		if srv.Role == identity.RoleProxy {
-			proxies = append(proxies, srv.PublicAddr...)
+			proxies = append(proxies, srv.PublicAddr[:min(1, len(srv.PublicAddr))]...)
 		}
 	}
 	slices.Sort(proxies)

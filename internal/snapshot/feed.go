@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/role"
@@ -20,6 +21,7 @@ type Feed struct {
 	authorities Authorities
 	mirror      *Mirror
 	alive       atomic.Bool
+	heads       atomic.Pointer[event.SignedHeads]
 }
 
 // NewFeed watches s once Run does; authorities go into every picture.
@@ -51,6 +53,12 @@ func (f *Feed) Current() (*Picture, time.Duration) {
 	}
 	return p, age
 }
+
+// Announce takes a new list of audit heads, for all that follow.
+func (f *Feed) Announce(h event.SignedHeads) { f.heads.Store(&h) }
+
+// Heads is the newest list of audit heads, nil before the first.
+func (f *Feed) Heads() *event.SignedHeads { return f.heads.Load() }
 
 // Changed is closed at the next change.
 func (f *Feed) Changed() <-chan struct{} { return f.mirror.Changed() }

@@ -1,0 +1,247 @@
+package daemon
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/internal/audit"
+	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/inventory"
+	"github.com/sallyport/sallyport/internal/keystore"
+	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/membership"
+	"github.com/sallyport/sallyport/internal/records"
+	"github.com/sallyport/sallyport/internal/roster"
+	"github.com/sallyport/sallyport/internal/rpc"
+	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/store/sqlite"
+	"github.com/sallyport/sallyport/internal/trust"
+)
+
+// authPart is the auth server of this process.
+type authPart struct {
+	store       *sqlite.Store
+	records     *records.Records
+	keys        *keystore.Keys
+	log         *audit.Log
+	ca          *ca.CA
+	public      ca.Public
+	feed        *snapshot.Feed
+	roster      *roster.Service
+	certificate atomic.Pointer[tls.Certificate]
+	host        identity.Host
+}
+
+func (d *daemon) startAuth() error {
+	a := &authPart{}
+	d.auth = a
+	var err error
+	if a.store, err = sqlite.Open(d.ctx, sqlite.Config{Dir: filepath.Join(d.Config.DataDir, "state"), Now: time.Now}); err != nil {
+		return err
+	}
+	d.later(func() {
+		if err := a.store.Close(); err != nil {
+			d.Log.Error("state was not closed in order", "err", err)
+		}
+	})
+	a.records = records.New(a.store)
+	if a.keys, err = keystore.Open(d.ctx, a.store, filepath.Join(d.Config.DataDir, "seal.key")); err != nil {
+		return err
+	}
+	if err := d.bootstrap(a); err != nil {
+		return err
+	}
+	if err := d.openLog(a); err != nil {
+		return err
+	}
+	if err := d.seed(a); err != nil {
+		return err
+	}
+	a.feed = snapshot.NewFeed(a.store, snapshot.Authorities{SSHUser: []ssh.PublicKey{a.public.SSHUser},
+		SSHHost: []ssh.PublicKey{a.public.SSHHost}, TLSUser: []*x509.Certificate{a.public.TLSUser}, DialTicket: publicKeys(a.public)})
+	d.run("feed", a.feed.Run)
+	if err := d.feedReady(a); err != nil {
+		return err
+	}
+	if err := a.renew(d.ctx); err != nil {
+		return err
+	}
+	d.run("auth certificate", a.keepRenewed)
+	d.run("audit heads", func(ctx context.Context) error { return d.signHeads(ctx, a) })
+	return d.serveAuth(a)
+}
+
+// openLog makes audit log and authority; each needs the other's parts.
+func (d *daemon) openLog(a *authPart) error {
+	heads, _, err := a.keys.Signer(d.ctx, keystore.AuditHeads)
+	if err != nil {
+		return err
+	}
+	a.log, err = audit.New(audit.Config{Store: a.store, Writer: a.host.ID, Cluster: a.host.Cluster, HeadsKey: heads, Now: time.Now})
+	if err != nil {
+		return err
+	}
+	a.ca = ca.New(a.keys, a.host.Cluster, a.log, time.Now)
+	a.public, err = a.ca.Public(d.ctx)
+	return err
+}
+
+// feedReady waits for the first picture: nothing is decided before.
+func (d *daemon) feedReady(a *authPart) error {
+	ctx, cancel := context.WithTimeout(d.ctx, 30*time.Second)
+	defer cancel()
+	a.feed.Reached(ctx, 1)
+	return ctx.Err()
+}
+
+func (d *daemon) serveAuth(a *authPart) error {
+	inv := inventory.New(a.store)
+	people := &login.Service{Records: a.records, CA: a.ca, Audit: a.log, Pictures: a.feed, Passwords: login.NewPasswords(),
+		Throttle: login.NewThrottle(time.Now), Now: time.Now}
+	devices := &trust.Service{Inventory: inv, Records: a.records, Audit: a.log, Pictures: a.feed, Confirm: people,
+		ClusterCA: ca.PinHash(a.public.TLSHost), Now: time.Now}
+	people.Devices = proofs{devices}
+	a.roster = &roster.Service{Records: a.records, Inventory: inv, CA: a.ca, Audit: a.log, Pictures: a.feed, Hasher: people.Passwords,
+		Devices: devices, Now: time.Now}
+	hosts := &membership.Service{Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
+	server := rpc.New(rpc.UseCases{Login: people, Trust: devices, Membership: hosts, Roster: a.roster, Feed: a.feed, Audit: a.log},
+		a.public, a.certificate.Load, d.Log.With("part", "auth"))
+	l, err := listen(d.Config.Auth.Listen, "auth.listen")
+	if err != nil {
+		return err
+	}
+	d.state.Auth, d.state.Cluster, d.state.CAPin = l.Addr().String(), a.host.Cluster, ca.Pin(a.public.TLSHost)
+	d.run("auth", func(ctx context.Context) error { return server.ServeLink(ctx, l) })
+	socket, err := d.adminSocket()
+	if err != nil {
+		return err
+	}
+	d.run("admin socket", func(ctx context.Context) error {
+		context.AfterFunc(ctx, func() {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+			defer cancel()
+			server.Close(end)
+		})
+		if err := server.ServeLocal(socket); ctx.Err() == nil {
+			return err
+		}
+		return nil
+	})
+	users, _, err := a.records.List(d.ctx, "user", "", 1)
+	d.state.Users = len(users)
+	return err
+}
+
+// renew gives auth its own certificate; the authority stands behind it, for proxies that join by its pin.
+func (a *authPart) renew(ctx context.Context) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	prepared, err := a.ca.PrepareHost(ca.HostRequest{Host: a.host, TLSKey: key.Public()})
+	if err != nil {
+		return err
+	}
+	certs, err := prepared.Issue(ctx)
+	if err != nil {
+		return err
+	}
+	a.certificate.Store(&tls.Certificate{Certificate: [][]byte{certs.TLS, a.public.TLSHost.Raw}, PrivateKey: key})
+	return nil
+}
+
+func (a *authPart) keepRenewed(ctx context.Context) error {
+	tick := time.NewTicker(ca.HostLife / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := a.renew(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (d *daemon) signHeads(ctx context.Context, a *authPart) error {
+	tick := time.NewTicker(audit.HeadsEvery)
+	defer tick.Stop()
+	for {
+		if heads, err := a.log.SignHeads(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			d.Log.Error("audit heads were not signed", "err", err)
+		} else if err == nil {
+			a.feed.Announce(heads)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// adminSocket listens on DATA_DIR/admin.sock for this user alone.
+func (d *daemon) adminSocket() (net.Listener, error) {
+	path := filepath.Join(d.Config.DataDir, "admin.sock")
+	d.state.Socket = path
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	old := umask(0o177)
+	l, err := net.Listen("unix", path)
+	umask(old)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "cannot make the admin socket %s", path).WithCause("%v", err).WithFix("sallyport start --data-dir=DIR")
+	}
+	return &ownOnly{l}, os.Chmod(path, 0o600)
+}
+
+// ownOnly lets in whom the kernel says is this user, or root.
+type ownOnly struct{ net.Listener }
+
+// Accept is of net.Listener.
+func (l *ownOnly) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if uid, err := peerUID(c); err == nil && (uid == os.Getuid() || uid == 0) {
+			return c, nil
+		}
+		c.Close()
+	}
+}
+
+// readAuthorities reads the files among ekcert_allowed_cas.
+func readAuthorities(files []string) ([]string, error) {
+	var out []string
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "ekcert_allowed_cas: %v", err).WithReason("config")
+		}
+		if b, _ := pem.Decode(raw); b == nil {
+			return nil, fault.New(fault.Invalid, "ekcert_allowed_cas: %s holds no PEM", f).WithReason("config")
+		}
+		out = append(out, string(raw))
+	}
+	return out, nil
+}

@@ -1,0 +1,185 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/membership"
+	"github.com/sallyport/sallyport/internal/proxy"
+	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/tunnel"
+)
+
+func (d *daemon) startProxy() error {
+	c := d.Config.Proxy
+	l, err := listen(c.Listen, "proxy.listen")
+	if err != nil {
+		return err
+	}
+	public := publicAddr(c.PublicAddr, l.Addr().String())
+	authAddr := d.state.Auth
+	if d.auth == nil {
+		authAddr = d.Config.Join.Auth
+	}
+	m, err := d.member(identity.RoleProxy, "", authAddr, public)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	addr, err := m.address(authAddr)
+	if err != nil {
+		return err
+	}
+	link := &link{addr: addr, member: m, log: d.Log, up: make(chan struct{})}
+	d.run("link to auth", link.run)
+	calls := addr.CallOver(func(ctx context.Context) (net.Conn, error) {
+		return link.Open(ctx, tunnel.Header{Door: tunnel.DoorRPC})
+	}, m.Certificate)
+	d.later(calls.Close)
+	mirror := snapshot.NewMirror(bootTime)
+	d.follow(calls, m, mirror, func() *identity.Server { return &identity.Server{PublicAddr: public, Version: version()} })
+	web, err := keypairs(c.HTTPSKeypairs)
+	if err != nil {
+		return err
+	}
+	p := proxy.New(proxy.Config{Cluster: addr.Cluster, TLSHost: addr.Authority, Certificate: m.Certificate, HostKey: m.HostKey, Web: web,
+		ProxyProtocolFrom: c.ProxyProtocolFrom, Pictures: mirror, Auth: link, Log: d.Log.With("part", "proxy"), Now: time.Now})
+	d.run("proxy", func(ctx context.Context) error { return p.Serve(ctx, l) })
+	d.state.Listen, d.state.Proxy, d.state.Cluster = l.Addr().String(), public[0], addr.Cluster
+	d.state.CAPin = client.Pin(addr.Authority)
+	return nil
+}
+
+// publicAddr is what people type; without any in the config it is this host's name, and where the port is bound to
+// one address, that address.
+func publicAddr(given []string, bound string) []string {
+	if len(given) > 0 {
+		return given
+	}
+	host, port, err := net.SplitHostPort(bound)
+	if err != nil {
+		return []string{bound}
+	}
+	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+		return []string{bound}
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = "localhost"
+	}
+	return []string{net.JoinHostPort(strings.ToLower(name), port), net.JoinHostPort("localhost", port),
+		net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
+}
+
+// follow keeps a mirror by the feed, and the member's certificates renewed.
+func (d *daemon) follow(c *client.Cluster, m *member, mirror *snapshot.Mirror, served func() *identity.Server) {
+	log := d.Log.With("part", string(m.role))
+	d.run("feed of "+string(m.role), func(ctx context.Context) error {
+		return retry(ctx, log, "feed", func(ctx context.Context) error {
+			return c.Follow(ctx, client.Follower{Mirror: mirror, Served: served, Every: membership.PresenceEvery, Heads: d.keepHeads(m.role)})
+		})
+	})
+	d.run("certificates of "+string(m.role), func(ctx context.Context) error { return m.keepRenewed(ctx, c) })
+}
+
+// keepHeads writes each signed list of audit heads beside the host's own state: a cut log then shows there.
+func (d *daemon) keepHeads(role identity.HostRole) func([]byte) {
+	file := strings.TrimSuffix(d.memberFile(role), ".json") + ".heads.json"
+	return func(raw []byte) {
+		if err := writeFile(file, raw); err != nil {
+			d.Log.Warn("audit heads were not kept", "err", err)
+		}
+	}
+}
+
+// link is a proxy's connection to auth, kept up.
+type link struct {
+	addr   client.Address
+	member *member
+	log    interface{ Warn(string, ...any) }
+
+	mu  sync.Mutex
+	mux *tunnel.Tunnel // guarded by mu; nil while there is none
+	up  chan struct{}  // guarded by mu; closed once there is one
+}
+
+func (l *link) run(ctx context.Context) error {
+	pause := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		mux, err := l.addr.Link(ctx, l.member.Certificate())
+		if err != nil {
+			l.log.Warn("auth cannot be reached", "err", err)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			pause = min(2*pause, 5*time.Second)
+			continue
+		}
+		pause = 50 * time.Millisecond
+		l.set(mux)
+		stop := context.AfterFunc(ctx, func() { mux.Close() })
+		// Auth opens no streams of its own.
+		_ = mux.Serve(func(s *tunnel.Stream) { s.Close() })
+		stop()
+		mux.Close()
+		l.set(nil)
+	}
+	return nil
+}
+
+func (l *link) set(m *tunnel.Tunnel) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mux = m
+	if m != nil {
+		close(l.up)
+		return
+	}
+	l.up = make(chan struct{})
+}
+
+// Open waits shortly for the link and opens a stream.
+func (l *link) Open(ctx context.Context, h tunnel.Header) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		l.mu.Lock()
+		mux, up := l.mux, l.up
+		l.mu.Unlock()
+		if mux != nil {
+			c, err := mux.Open(ctx, h)
+			if err == nil {
+				return c, nil
+			}
+			select {
+			case <-mux.Done(): // it broke: wait for the next one
+				up = make(chan struct{})
+				time.AfterFunc(50*time.Millisecond, func() { close(up) })
+			default:
+				return nil, err
+			}
+		}
+		select {
+		case <-up:
+		case <-ctx.Done():
+			return nil, fault.New(fault.Unavailable, "the auth server cannot be reached").WithReason("no_auth")
+		}
+	}
+}
+
+func loadKeypair(cert, key string) (tls.Certificate, error) {
+	c, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return c, fault.New(fault.Invalid, "https_keypairs: %v", err).WithReason("config")
+	}
+	return c, nil
+}
