@@ -129,8 +129,9 @@ func TestA3_Relay(t *testing.T) {
 func TestA5_ForeignTPM(t *testing.T) {
 	t.Parallel()
 	good := newMachine(t, swtpm.Options{EKCert: true})
-	listed := attestation.NewJudge(roots(t, good.emulator.CA), false, time.Now())
-	enroll(t, good, listed)
+	rs := roots(t, good.emulator.CA)
+	listed := func() attestation.Judge { return attestation.NewJudge(rs, false, time.Now()) }
+	enroll(t, good, listed())
 	for name, r := range map[string]struct {
 		o    swtpm.Options
 		want string
@@ -143,7 +144,7 @@ func TestA5_ForeignTPM(t *testing.T) {
 		k := m.session(t)
 		b := binding(t, ceremony.Enroll, k)
 		a := must(m.Enroll(k))(t)
-		x := exchange{prover: b, verifier: b, key: a, judge: listed}
+		x := exchange{prover: b, verifier: b, key: a, judge: listed()}
 		_, err := x.run()
 		t.Log(name)
 		wantReason(t, err, r.want)
@@ -160,7 +161,7 @@ func TestA5_ForeignTPM(t *testing.T) {
 	soft := software.Open(t.TempDir())
 	k := must(soft.NewSession(filepath.Join(t.TempDir(), "k")))(t)
 	b := binding(t, ceremony.Enroll, k)
-	x := exchange{prover: b, verifier: b, key: must(soft.Enroll(k))(t), judge: listed}
+	x := exchange{prover: b, verifier: b, key: must(soft.Enroll(k))(t), judge: listed()}
 	_, err := x.run()
 	wantReason(t, err, "device_software_refused")
 }
