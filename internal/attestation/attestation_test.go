@@ -245,6 +245,9 @@ func TestA7_Statements(t *testing.T) {
 		"another transcript": {func(_ *device.Credential, _ *device.Session, d *[32]byte, _ *device.Proof) { d[0]++ }, "device_transcript"},
 		"another session key": {func(_ *device.Credential, s *device.Session, _ *[32]byte, _ *device.Proof) { *s = other.session },
 			"device_session_key"},
+		"certificates for another key": {func(_ *device.Credential, s *device.Session, _ *[32]byte, _ *device.Proof) {
+			s.Key = other.session.Key
+		}, "device_session_key"},
 		"area of another session key": {func(_ *device.Credential, s *device.Session, _ *[32]byte, _ *device.Proof) {
 			s.Area = other.session.Area
 		}, "device_session_key"},
@@ -472,4 +475,55 @@ func FuzzStatement(f *testing.F) {
 		}
 		_ = VerifyQuote(ak, rs[1].digest, device.Quote{Statement: statement, Signature: signature})
 	})
+}
+
+// TestA42_Quotes has a software key of the AK's template quote PCRs that are not the ones wanted.
+func TestA42_Quotes(t *testing.T) {
+	r := recordings(t)[1]
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	area, _ := areaOf(t, key)
+	ak, err := ParseAK(area)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := tpm2.Unmarshal[tpm2.TPMSAttest](r.proof[3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := base.Attested.Quote()
+	if err != nil {
+		t.Fatal(err)
+	}
+	selection := func(hash tpm2.TPMAlgID, pcrs ...byte) tpm2.TPMSPCRSelection {
+		return tpm2.TPMSPCRSelection{Hash: hash, PCRSelect: pcrs}
+	}
+	whole := selection(tpm2.TPMAlgSHA256, 0xff, 0, 0)
+	rows := map[string]struct {
+		selections []tpm2.TPMSPCRSelection
+		pcrs       []byte
+		want       string
+	}{
+		"in order":       {[]tpm2.TPMSPCRSelection{whole}, r.proof[5], "accepted"},
+		"a PCR flipped":  {[]tpm2.TPMSPCRSelection{whole}, append([]byte{^r.proof[5][0]}, r.proof[5][1:]...), "device_quote_pcrs"},
+		"a PCR missing":  {[]tpm2.TPMSPCRSelection{whole}, r.proof[5][:7*32], "device_quote_pcrs"},
+		"SHA-1 bank":     {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA1, 0xff, 0, 0)}, r.proof[5], "device_quote_selection"},
+		"without PCR 7":  {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA256, 0x7f, 0, 0)}, r.proof[5], "device_quote_selection"},
+		"resettable PCR": {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA256, 0x7f, 0, 1)}, r.proof[5], "device_quote_selection"},
+		"two banks":      {[]tpm2.TPMSPCRSelection{whole, selection(tpm2.TPMAlgSHA1, 0xff, 0, 0)}, r.proof[5], "device_quote_selection"},
+		"none":           {nil, r.proof[5], "device_quote_selection"},
+	}
+	for name, row := range rows {
+		a := *base
+		q := *info
+		q.PCRSelect.PCRSelections = row.selections
+		a.Attested = tpm2.NewTPMUAttest(tpm2.TPMSTAttestQuote, &q)
+		statement := tpm2.Marshal(a)
+		err := VerifyQuote(ak, r.digest, device.Quote{Statement: statement, Signature: signTPM(t, key, statement), PCRs: row.pcrs})
+		if reason(err) != row.want {
+			t.Errorf("%s: %s, want %s", name, reason(err), row.want)
+		}
+	}
 }

@@ -111,3 +111,27 @@ func FuzzLoad(f *testing.F) {
 func fileOf(area []byte) hwkey.File {
 	return hwkey.File{Kind: device.TPM2, Public: area, Private: []byte{1}}
 }
+
+// TestStorageKey takes parents that the empty authorization cannot bring towards lockout.
+func TestStorageKey(t *testing.T) {
+	change := func(p tpm2.TPMTPublic, f func(*tpm2.TPMAObject)) *tpm2.TPMTPublic {
+		f(&p.ObjectAttributes)
+		return &p
+	}
+	for name, row := range map[string]struct {
+		pub  *tpm2.TPMTPublic
+		want bool
+	}{
+		"RSA-2048":           {change(tpm2.RSASRKTemplate, func(*tpm2.TPMAObject) {}), true},
+		"P-256":              {change(tpm2.ECCSRKTemplate, func(*tpm2.TPMAObject) {}), true},
+		"counts to lockout":  {change(tpm2.RSASRKTemplate, func(a *tpm2.TPMAObject) { a.NoDA = false }), false},
+		"not restricted":     {change(tpm2.RSASRKTemplate, func(a *tpm2.TPMAObject) { a.Restricted = false }), false},
+		"by policy":          {change(tpm2.ECCSRKTemplate, func(a *tpm2.TPMAObject) { a.UserWithAuth = false }), false},
+		"a signing key":      {change(template(true), func(*tpm2.TPMAObject) {}), false},
+		"an endorsement key": {change(tpm2.RSAEKTemplate, func(*tpm2.TPMAObject) {}), false},
+	} {
+		if storageKey(row.pub) != row.want {
+			t.Errorf("%s: %v", name, !row.want)
+		}
+	}
+}
