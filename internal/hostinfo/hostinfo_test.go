@@ -43,6 +43,22 @@ func TestTag(t *testing.T) {
 	}
 }
 
+func TestPlaceholder(t *testing.T) {
+	for _, s := range []string{"0", "00000000", "XXXXX", "-", "N/A", "none", "None1", "SerNum01", "OEM_Define2", "AssetTagNum0",
+		"0123456789", "9876543210", "MB-1234567890", "ATN12345678901234567", "To.Be.Filled.By.O.E.M.", "FilledByOEM",
+		"HUAWEICLOUD", "7783-7084-3265-9085-8269-3286-77", "ek-1", "Default-String"} {
+		if !placeholder(s) {
+			t.Errorf("%q passes for a serial", s)
+		}
+	}
+	for _, s := range []string{"C02XK1ABCD", "PF-1A2B3C", "NOTE-17", "5CG1234XYZ", "LAPTOP-12345678", "1234567", "SERVER01", "NONE17X",
+		"VMware-564d", "GoogleCloud-0123456789ABCDEF"} {
+		if placeholder(s) {
+			t.Errorf("%q does not pass for a serial", s)
+		}
+	}
+}
+
 // TestCollect reads a directory of our own in the place of sysfs.
 func TestCollect(t *testing.T) {
 	dir := t.TempDir()

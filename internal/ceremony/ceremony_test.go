@@ -1,0 +1,523 @@
+package ceremony
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+func reason(err error) string {
+	switch f := fault.Of(err); {
+	case err == nil:
+		return "accepted"
+	case f.Reason != "":
+		return f.Reason
+	default:
+		return f.Text
+	}
+}
+
+// hex bytes in JSON.
+type octets []byte
+
+func (o *octets) UnmarshalText(b []byte) (err error) {
+	*o, err = hex.DecodeString(string(b))
+	return err
+}
+
+// vector is one recorded ceremony.
+type vector struct {
+	Name       string  `json:"name"`
+	Purpose    Purpose `json:"purpose"`
+	ClusterCA  octets  `json:"cluster_ca"`
+	User       string  `json:"user"`
+	Upgraded   octets  `json:"upgraded"`
+	SessionKey octets  `json:"session_key"`
+	Hello      octets  `json:"hello"`
+	Challenge  octets  `json:"challenge"`
+	Secret     octets  `json:"secret"`
+	Digest     octets  `json:"digest"`
+	Proof      octets  `json:"proof"`
+	Welcome    octets  `json:"welcome"`
+}
+
+func (v vector) binding() Binding {
+	return Binding{v.Purpose, v.ClusterCA, v.User, v.Upgraded, v.SessionKey}
+}
+
+func vectors(t testing.TB) []vector {
+	t.Helper()
+	b, err := os.ReadFile("testdata/device-v1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []vector
+	if err := json.Unmarshal(b, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestVectors reads each recorded message, writes it again, and computes each digest.
+func TestVectors(t *testing.T) {
+	for _, v := range vectors(t) {
+		t.Run(v.Name, func(t *testing.T) {
+			if got := v.binding().Digest(v.Hello, v.Challenge); !bytes.Equal(got[:], v.Digest) {
+				t.Errorf("digest %x, want %x", got, []byte(v.Digest))
+			}
+			h, err := decodeHello(v.Hello, v.Purpose)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err1 := decodeChallenge(v.Challenge)
+			p, err2 := decodeProof(v.Proof)
+			w, err3 := decodeWelcome(v.Welcome)
+			if err := errors.Join(err1, err2, err3); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(p.secret, v.Secret) {
+				t.Errorf("secret %x", p.secret)
+			}
+			for name, m := range map[string]struct {
+				encode func() ([]byte, error)
+				want   []byte
+			}{"Hello": {h.encode, v.Hello}, "Challenge": {c.encode, v.Challenge}, "Proof": {p.encode, v.Proof}, "Welcome": {w.encode, v.Welcome}} {
+				if got, err := m.encode(); err != nil || !bytes.Equal(got, m.want) {
+					t.Errorf("%s is written as %x, %v", name, got, err)
+				}
+			}
+		})
+	}
+}
+
+// stub is a judge and a key that take everything but what a test forbids: the messages are on trial here, not the
+// evidence.
+type stub struct{ evidence device.Evidence }
+
+func (s stub) Evidence() (device.Evidence, error)      { return s.evidence, nil }
+func (s stub) Activate(blob, _ []byte) ([]byte, error) { return blob, nil }
+func (s stub) Prove(digest [sha256.Size]byte, quote bool) (device.Proof, error) {
+	p := device.Proof{Signature: digest[:]}
+	if quote {
+		p.Quote = &device.Quote{Statement: digest[:]}
+	}
+	return p, nil
+}
+
+type stubJudge struct{ err error }
+
+func (j stubJudge) Enroll(e device.Evidence) (device.Credential, error) {
+	return device.Credential{Kind: e.Kind, Attestation: device.LevelTPMPub}, j.err
+}
+
+func (stubJudge) Protect(_ io.Reader, _ device.Evidence, secret []byte) ([]byte, []byte, error) {
+	return secret, []byte("enc"), nil
+}
+
+func (stubJudge) Prove(_ device.Credential, _ device.Session, digest [sha256.Size]byte, p device.Proof) (*device.Clock, error) {
+	if !bytes.Equal(p.Signature, digest[:]) {
+		return nil, refuse("digest", "another transcript")
+	}
+	return &device.Clock{ResetCount: 7}, nil
+}
+
+func (stubJudge) Quote(_ device.Credential, digest [sha256.Size]byte, q device.Quote) error {
+	if !bytes.Equal(q.Statement, digest[:]) {
+		return refuse("quote", "another transcript")
+	}
+	return nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+func bindingFor(p Purpose) Binding {
+	return Binding{Purpose: p, ClusterCA: bytes.Repeat([]byte{1}, 32), User: "alice", SessionKey: []byte("spki")}
+}
+
+var (
+	enrollEvidence = device.Evidence{Kind: device.TPM2, EKName: device.EKRSA2048, EKPublic: []byte("ek"), KeyArea: []byte("ak"),
+		SessionArea: []byte("area"), TPM: &device.TPMInfo{Manufacturer: "IBM"}}
+	loginEvidence = device.Evidence{Kind: device.TPM2, SessionArea: []byte("area")}
+	stored        = device.Credential{ID: "cred", Kind: device.TPM2}
+)
+
+// stages are both sides of a ceremony before each message.
+type stages struct {
+	prover    *Prover
+	verifier  *Verifier
+	await     *AwaitChallenge
+	awaiting  *AwaitingChallenge
+	proofs    *AwaitProof
+	welcoming *AwaitingWelcome
+
+	hello, challenge, proof, welcome []byte
+}
+
+// upTo runs a ceremony until n messages are made and all but the last are taken.
+func upTo(t testing.TB, p Purpose, n int) *stages {
+	t.Helper()
+	e, intro, ask := loginEvidence, Introduction{CredentialID: "cred"}, Ask{Credential: &stored, Quote: true}
+	if p == Enroll {
+		e, intro, ask = enrollEvidence, Introduction{Token: "tok", Claims: device.Data{OSType: device.Linux}}, Ask{}
+	}
+	s := &stages{}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err, fault.Of(err).Cause)
+		}
+	}
+	var err error
+	s.prover, err = NewProver(bindingFor(p), stub{e})
+	check(err)
+	s.verifier, err = NewVerifier(bindingFor(p), stubJudge{}, zeros{})
+	check(err)
+	s.hello, s.awaiting, err = s.prover.Hello(intro)
+	check(err)
+	if n == 1 {
+		return s
+	}
+	_, s.await, err = s.verifier.Hello(s.hello)
+	check(err)
+	s.challenge, s.proofs, err = s.await.Challenge(ask)
+	check(err)
+	if n == 2 {
+		return s
+	}
+	s.proof, s.welcoming, err = s.awaiting.Proof(s.challenge)
+	check(err)
+	if n == 3 {
+		return s
+	}
+	r, err := s.proofs.Proof(s.proof)
+	check(err)
+	s.welcome, err = r.Welcome(Welcome{"dev", "TAG", "cred", device.LevelTPMPub})
+	check(err)
+	return s
+}
+
+// take gives the n-th message to who awaits it.
+func (s *stages) take(n int, msg []byte) (err error) {
+	switch n {
+	case 1:
+		_, _, err = s.verifier.Hello(msg)
+	case 2:
+		_, _, err = s.awaiting.Proof(msg)
+	case 3:
+		_, err = s.proofs.Proof(msg)
+	case 4:
+		_, err = s.welcoming.Welcome(msg)
+	}
+	return err
+}
+
+func (s *stages) message(n int) []byte {
+	return [][]byte{nil, s.hello, s.challenge, s.proof, s.welcome}[n]
+}
+
+// TestA41_Messages gives each side each message cut at every byte, with bytes behind it, oversized, in the place of
+// another, and twice.
+func TestA41_Messages(t *testing.T) {
+	for _, p := range []Purpose{Enroll, Login, Reissue} {
+		for n := 1; n <= 4; n++ {
+			whole := upTo(t, p, n).message(n)
+			for cut := range whole {
+				if got := reason(upTo(t, p, n).take(n, whole[:cut])); got != "device_message_truncated" {
+					t.Fatalf("%s %s cut to %d bytes: %s", p, typeNames[n], cut, got)
+				}
+			}
+			for name, m := range map[string]struct {
+				msg  []byte
+				want string
+			}{
+				"one byte more": {append(bytes.Clone(whole), 0), "device_message_trailing"},
+				"oversized":     {append(bytes.Clone(whole), make([]byte, MaxMessage)...), "device_message_too_large"},
+				"empty":         {nil, "device_message_truncated"},
+			} {
+				if got := reason(upTo(t, p, n).take(n, m.msg)); got != m.want {
+					t.Errorf("%s %s %s: %s, want %s", p, typeNames[n], name, got, m.want)
+				}
+			}
+			for other := 1; other <= 4; other++ {
+				if got := reason(upTo(t, p, n).take(n, upTo(t, p, other).message(other))); other != n && got != "device_message_order" {
+					t.Errorf("%s: %s in the place of %s: %s", p, typeNames[other], typeNames[n], got)
+				}
+			}
+			s := upTo(t, p, n)
+			if err := s.take(n, whole); err != nil {
+				t.Fatal(p, n, err)
+			}
+			if got := reason(s.take(n, whole)); got != "device_message_order" {
+				t.Errorf("%s %s twice: %s", p, typeNames[n], got)
+			}
+			bad := upTo(t, p, n)
+			_ = bad.take(n, nil)
+			if got := reason(bad.take(n, whole)); got != "device_message_order" {
+				t.Errorf("%s %s behind a bad one: %s", p, typeNames[n], got)
+			}
+		}
+	}
+	s := upTo(t, Enroll, 4)
+	if _, _, err := s.prover.Hello(Introduction{}); reason(err) != "device_message_order" {
+		t.Error("Hello was made twice")
+	}
+	if _, _, err := s.await.Challenge(Ask{}); reason(err) != "device_message_order" {
+		t.Error("Challenge was made twice")
+	}
+}
+
+// TestA7_Binding changes each thing that a signature covers, on one side only.
+func TestA7_Binding(t *testing.T) {
+	base := bindingFor(Login)
+	rows := map[string]func(*Binding){
+		"purpose":     func(b *Binding) { b.Purpose = Reissue },
+		"cluster":     func(b *Binding) { b.ClusterCA = bytes.Repeat([]byte{2}, 32) },
+		"user":        func(b *Binding) { b.User = "bob" },
+		"certificate": func(b *Binding) { b.Upgraded = bytes.Repeat([]byte{3}, 32) },
+		"session key": func(b *Binding) { b.SessionKey = []byte("other") },
+	}
+	h, c := []byte("hello"), []byte("challenge")
+	want := base.Digest(h, c)
+	for name, change := range rows {
+		b := base
+		change(&b)
+		if b.Digest(h, c) == want {
+			t.Errorf("another %s gives the same digest", name)
+		}
+		s := upTo(t, Login, 1)
+		s.verifier, _ = NewVerifier(b, stubJudge{}, zeros{})
+		_, await, err := s.verifier.Hello(s.hello)
+		if name == "purpose" {
+			if reason(err) != "device_purpose" {
+				t.Errorf("Hello for another purpose: %v", err)
+			}
+			continue
+		}
+		challenge, proofs, err := await.Challenge(Ask{Credential: &stored})
+		if err != nil {
+			t.Fatal(err)
+		}
+		proof, _, err := s.awaiting.Proof(challenge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := proofs.Proof(proof); reason(err) != "digest" {
+			t.Errorf("another %s: %s", name, reason(err))
+		}
+	}
+	if base.Digest([]byte("a"), []byte("bc")) == base.Digest([]byte("ab"), []byte("c")) {
+		t.Error("bytes move between messages")
+	}
+	if base.Digest(h, c) == base.Digest(h, []byte("Challenge")) || base.Digest(h) == want {
+		t.Error("a message is not covered")
+	}
+	b1, b2 := base, base
+	b1.User, b2.User, b2.Upgraded = "a", "", []byte("a")
+	if b1.Digest() == b2.Digest() {
+		t.Error("bytes move between fields")
+	}
+}
+
+// TestA7_Proof sends proofs that belong elsewhere.
+func TestA7_Proof(t *testing.T) {
+	old := upTo(t, Enroll, 3)
+	s := upTo(t, Enroll, 3)
+	p, err := decodeProof(s.proof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]struct {
+		change func(*proof)
+		want   string
+	}{
+		"no secret":      {func(p *proof) { p.secret = nil }, "device_activation"},
+		"another secret": {func(p *proof) { p.secret = bytes.Repeat([]byte{9}, 32) }, "device_activation"},
+		"short secret":   {func(p *proof) { p.secret = p.secret[:31] }, "device_activation"},
+		"no signature":   {func(p *proof) { p.Signature = nil }, "digest"},
+		"stray quote":    {func(p *proof) { p.Quote = &device.Quote{PCRs: []byte{1}} }, "device_field"},
+	}
+	for name, r := range rows {
+		q := p
+		r.change(&q)
+		msg, err := q.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := reason(upTo(t, Enroll, 3).take(3, msg)); got != r.want {
+			t.Errorf("%s: %s, want %s", name, got, r.want)
+		}
+	}
+	if got := reason(old.take(3, s.proof)); got != "accepted" { // same zeros for randomness: the same transcript
+		t.Errorf("the stub's own: %s", got)
+	}
+	l := upTo(t, Login, 3)
+	q, _ := decodeProof(l.proof)
+	q.Quote = nil
+	msg, _ := q.encode()
+	if got := reason(l.take(3, msg)); got != "device_quote_missing" {
+		t.Errorf("without the quote: %s", got)
+	}
+}
+
+// TestHello refuses fields that a Hello must not have, lacks, or cannot show.
+func TestHello(t *testing.T) {
+	esc := "\x1b[31m"
+	rows := map[string]struct {
+		purpose Purpose
+		change  func(*hello)
+		want    string
+	}{
+		"token at login":            {Login, func(h *hello) { h.token = "x" }, "device_field"},
+		"EK at login":               {Login, func(h *hello) { h.evidence.EKPublic = []byte{1} }, "device_field"},
+		"AK at login":               {Login, func(h *hello) { h.evidence.KeyArea = []byte{1} }, "device_field"},
+		"no credential at login":    {Login, func(h *hello) { h.credentialID = "" }, "device_field"},
+		"no session area":           {Login, func(h *hello) { h.evidence.SessionArea = nil }, "device_field"},
+		"credential at enrollment":  {Enroll, func(h *hello) { h.credentialID = "x" }, "device_field"},
+		"no EK":                     {Enroll, func(h *hello) { h.evidence.EKPublic = nil }, "device_field"},
+		"no AK":                     {Enroll, func(h *hello) { h.evidence.KeyArea = nil }, "device_field"},
+		"no name of the EK":         {Enroll, func(h *hello) { h.evidence.EKName = "" }, "device_field"},
+		"device key beside an AK":   {Enroll, func(h *hello) { h.evidence.Key = []byte{1} }, "device_field"},
+		"software with TPM's parts": {Enroll, func(h *hello) { h.evidence.Kind = device.Software }, "device_field"},
+		"unknown kind":              {Enroll, func(h *hello) { h.evidence.Kind = "tpm3" }, "device_kind"},
+		"no kind":                   {Login, func(h *hello) { h.evidence.Kind = "" }, "device_kind"},
+		"escape in a claim":         {Enroll, func(h *hello) { h.claims.OSID = esc }, "device_text"},
+		"long claim":                {Enroll, func(h *hello) { h.claims.OSID = string(bytes.Repeat([]byte("x"), 257)) }, "device_text"},
+		"escape in the token":       {Enroll, func(h *hello) { h.token = esc }, "device_text"},
+		"escape in the TPM's maker": {Enroll, func(h *hello) { h.evidence.TPM = &device.TPMInfo{Manufacturer: esc} }, "device_text"},
+	}
+	for name, r := range rows {
+		t.Run(name, func(t *testing.T) {
+			h, err := decodeHello(upTo(t, r.purpose, 1).hello, r.purpose)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.change(&h)
+			msg, err := h.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := reason(upTo(t, r.purpose, 1).take(1, msg)); got != r.want {
+				t.Errorf("got %s, want %s", got, r.want)
+			}
+		})
+	}
+	s := upTo(t, Login, 1)
+	newer := bytes.Clone(s.hello)
+	newer[1] = Version + 1
+	if got := reason(s.take(1, newer)); got != "device_protocol_version" {
+		t.Errorf("newer version: %s", got)
+	}
+}
+
+// TestRefusals are the server's own mistakes and judgements.
+func TestRefusals(t *testing.T) {
+	if _, err := (Result{}).Welcome(Welcome{"d", "T", "c", "l"}); err == nil {
+		t.Error("the zero Result welcomes")
+	}
+	for name, b := range map[string]Binding{
+		"zero": {}, "purpose": {Purpose: "x", ClusterCA: make([]byte, 32), User: "u", SessionKey: []byte{1}},
+		"cluster": {Purpose: Login, ClusterCA: make([]byte, 31), User: "u", SessionKey: []byte{1}},
+		"user":    {Purpose: Login, ClusterCA: make([]byte, 32), SessionKey: []byte{1}},
+		"key":     {Purpose: Login, ClusterCA: make([]byte, 32), User: "u"},
+		"cert":    {Purpose: Login, ClusterCA: make([]byte, 32), User: "u", SessionKey: []byte{1}, Upgraded: []byte{1}},
+	} {
+		if _, err := NewVerifier(b, stubJudge{}, zeros{}); err == nil {
+			t.Errorf("verifier takes a binding without %s", name)
+		}
+		if _, err := NewProver(b, stub{}); err == nil {
+			t.Errorf("prover takes a binding without %s", name)
+		}
+	}
+	_, await, err := upTo(t, Login, 1).verifier.Hello(upTo(t, Login, 1).hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := await.Challenge(Ask{Credential: &device.Credential{ID: "other", Kind: device.TPM2}}); err == nil {
+		t.Error("a credential that Hello does not name")
+	}
+	_, await, _ = upTo(t, Login, 1).verifier.Hello(upTo(t, Login, 1).hello)
+	_, _, err = await.Challenge(Ask{Credential: &device.Credential{ID: "cred", Kind: device.Software}})
+	if reason(err) != "device_kind" {
+		t.Errorf("a credential of another kind: %v", err)
+	}
+	_, await, _ = upTo(t, Login, 1).verifier.Hello(upTo(t, Login, 1).hello)
+	if _, _, err := await.Challenge(Ask{}); err == nil {
+		t.Error("no credential")
+	}
+	v, _ := NewVerifier(bindingFor(Enroll), stubJudge{errors.New("no")}, zeros{})
+	_, await, _ = v.Hello(upTo(t, Enroll, 1).hello)
+	if _, _, err := await.Challenge(Ask{}); err == nil {
+		t.Error("a judge's refusal is lost")
+	}
+}
+
+func fuzzMessage(f *testing.F, n int) {
+	for _, v := range vectors(f) {
+		f.Add([]byte([][]byte{nil, v.Hello, v.Challenge, v.Proof, v.Welcome}[n]))
+	}
+	f.Add([]byte{byte(n), 1, 1, 0, 0})
+}
+
+// FuzzHello: what is taken has one form.
+func FuzzHello(f *testing.F) {
+	fuzzMessage(f, 1)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, p := range []Purpose{Enroll, Login} {
+			if h, err := decodeHello(b, p); err == nil {
+				if h.evidence.Kind == "" || len(b) > MaxMessage {
+					t.Error("took nonsense")
+				}
+				again, err := h.encode()
+				if err != nil && len(b) < MaxMessage/2 {
+					t.Error(err)
+				}
+				if h2, err := decodeHello(again, p); len(again) > 0 && (err != nil || h2.token != h.token) {
+					t.Error(err)
+				}
+			}
+		}
+	})
+}
+
+func FuzzChallenge(f *testing.F) {
+	fuzzMessage(f, 2)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := decodeChallenge(b); err == nil {
+			if again, err := c.encode(); err != nil || !bytes.Equal(again, b) {
+				t.Error("two forms", err)
+			}
+		}
+	})
+}
+
+func FuzzProof(f *testing.F) {
+	fuzzMessage(f, 3)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := decodeProof(b); err == nil {
+			if again, err := p.encode(); err != nil || !bytes.Equal(again, b) {
+				t.Error("two forms", err)
+			}
+		}
+	})
+}
+
+func FuzzWelcome(f *testing.F) {
+	fuzzMessage(f, 4)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if w, err := decodeWelcome(b); err == nil {
+			if again, err := w.encode(); err != nil || !bytes.Equal(again, b) {
+				t.Error("two forms", err)
+			}
+		}
+	})
+}
