@@ -70,8 +70,11 @@ func (d *daemon) startNode() error {
 	})
 	g := gate.New(mirror, events, m.host(), time.Now)
 	d.run("gate", func(ctx context.Context) error { g.Run(ctx); return nil })
-	door := node.New(node.Config{Host: m.host(), HostKey: m.HostKey, Gate: g, Pictures: mirror,
+	door, err := node.New(node.Config{Host: m.host(), HostKey: m.HostKey, Gate: g, Pictures: mirror,
 		Labels: func() label.Set { return d.Config.SSH.Labels }, Log: log, Now: time.Now, SFTP: []string{d.Executable, "sftp-server"}})
+	if err != nil {
+		return err
+	}
 	d.run("node", func(ctx context.Context) error {
 		return retry(ctx, log, "tunnel", func(ctx context.Context) error { return serveTunnel(ctx, addr, m, door) })
 	})
