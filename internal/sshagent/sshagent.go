@@ -30,7 +30,9 @@ func New(c Config) *Agent { return &Agent{c} }
 
 // Listen makes the agent's socket, readable by this user alone. One that is left over from a dead agent is replaced;
 // one that is in use is a fault. On Windows it is a fault that says so.
-func Listen(path string) (net.Listener, error) { return nil, fault.New(fault.Unsupported, "no agent here") }
+func Listen(path string) (net.Listener, error) {
+	return nil, fault.New(fault.Unsupported, "no agent here")
+}
 
 // Serve serves connections until ctx ends, and returns once all of them are over.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error { return nil }
