@@ -1,0 +1,71 @@
+package tctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/console"
+)
+
+func (t *tool) access() *cobra.Command {
+	return group("access", "Who may do what", "tctl access explain --user=alice --resource=node/web-1 --login=root", t.accessExplain())
+}
+
+type explainFlags struct {
+	user, device, resource, login, verb string
+	format                              console.Format
+}
+
+func (t *tool) accessExplain() *cobra.Command {
+	var f explainFlags
+	c := command("explain --user=USER --resource=KIND/NAME", "Say what is decided, by which rule, and what would change it",
+		"tctl access explain --user=alice --device=C00AA0AAAA0A --resource=node/web-1 --login=root", 0, 0,
+		func(ctx context.Context, _ []string) error { return t.explain(ctx, f) })
+	c.Flags().StringVar(&f.user, "user", "", "the user")
+	c.Flags().StringVar(&f.device, "device", "", "the device that the user logs in on, by asset tag or id")
+	c.Flags().StringVar(&f.resource, "resource", "", "what is to be reached, as node/web-1, or a kind, as role")
+	c.Flags().StringVar(&f.login, "login", "", "the login on a node")
+	c.Flags().StringVar(&f.verb, "verb", "", "what is to be done with a kind, as update")
+	formatFlag(c, &f.format)
+	return c
+}
+
+func (t *tool) explain(ctx context.Context, f explainFlags) error {
+	if f.user == "" || f.resource == "" {
+		return console.Usagef("--user and --resource must be set")
+	}
+	kind, name, _ := strings.Cut(f.resource, "/")
+	c, err := t.cluster(ctx)
+	if err != nil {
+		return err
+	}
+	a, err := c.Explain(ctx, client.Question{User: f.user, Device: f.device, Kind: kind, Name: name, Login: f.login, Verb: f.verb})
+	if err != nil {
+		return err
+	}
+	if a.Changes == nil {
+		a.Changes = []string{}
+	}
+	return f.format.Print(t.Out, a, func(w io.Writer) error {
+		head, change := "allowed", "What would change it:"
+		if !a.Allowed {
+			head = "refused (" + a.Reason + ")"
+		}
+		fmt.Fprintf(w, "%s\n", head)
+		for line := range strings.Lines(a.Text) {
+			fmt.Fprintf(w, "  %s\n", console.Safe(strings.TrimRight(line, "\n")))
+		}
+		if len(a.Changes) > 0 {
+			fmt.Fprintln(w, change)
+		}
+		for _, line := range a.Changes {
+			fmt.Fprintf(w, "  - %s\n", console.Safe(line))
+		}
+		return nil
+	})
+}

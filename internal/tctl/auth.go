@@ -1,0 +1,53 @@
+package tctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/console"
+)
+
+func (t *tool) auth() *cobra.Command {
+	return group("auth", "The cluster's authorities", "tctl auth export --type=ssh-host", t.authExport())
+}
+
+func (t *tool) authExport() *cobra.Command {
+	var use string
+	var format console.Format
+	c := command("export", "Print the public keys of the cluster's authorities", "tctl auth export --type=ssh-host >> ~/.ssh/known_hosts", 0, 0, func(ctx context.Context, _ []string) error {
+		c, err := t.cluster(ctx)
+		if err != nil {
+			return err
+		}
+		keys, err := c.Authorities(ctx)
+		if err != nil {
+			return err
+		}
+		uses := slices.Sorted(maps.Keys(keys))
+		if use != "" {
+			if _, ok := keys[use]; !ok {
+				return console.Usagef("--type: %q is none of %s", use, strings.Join(uses, ", "))
+			}
+			maps.DeleteFunc(keys, func(k, _ string) bool { return k != use })
+			uses = []string{use}
+		}
+		return format.Print(t.Out, keys, func(w io.Writer) error {
+			for _, k := range uses {
+				if use == "" {
+					fmt.Fprintf(w, "# %s\n", k)
+				}
+				fmt.Fprintln(w, strings.TrimRight(keys[k], "\n"))
+			}
+			return nil
+		})
+	})
+	c.Flags().StringVar(&use, "type", "", "one of audit-heads, dial-tickets, ssh-host, ssh-user, tls-host, tls-user")
+	formatFlag(c, &format)
+	return c
+}

@@ -1,0 +1,270 @@
+package tctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/hostinfo"
+	"github.com/sallyport/sallyport/internal/hwkey/local"
+	"github.com/sallyport/sallyport/internal/manifest"
+)
+
+func (t *tool) devices() *cobra.Command {
+	return group("devices", "Trusted devices", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll",
+		t.devicesAdd(), t.devicesList(), t.devicesEnroll(), t.devicesRemove(), t.devicesLock(), t.devicesUnenroll(), t.devicesTokens())
+}
+
+// deviceFlags name a device.
+type deviceFlags struct {
+	tag     string
+	id      string
+	current bool
+}
+
+func (f *deviceFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.tag, "asset-tag", "", "the device's asset tag")
+	c.Flags().StringVar(&f.id, "device-id", "", "the device's id")
+	c.Flags().BoolVar(&f.current, "current-device", false, "this machine")
+}
+
+// ref is the device that the flags name.
+func (t *tool) ref(f deviceFlags) (client.DeviceRef, error) {
+	named := 0
+	for _, set := range []bool{f.tag != "", f.id != "", f.current} {
+		if set {
+			named++
+		}
+	}
+	switch {
+	case named == 0:
+		return client.DeviceRef{}, console.Usagef("either --device-id or --asset-tag must be set")
+	case named > 1:
+		return client.DeviceRef{}, console.Usagef("only one of --device-id, --asset-tag and --current-device can be set")
+	case f.current:
+		return t.thisDevice()
+	}
+	return client.DeviceRef{ID: f.id, Tag: device.NormalTag(f.tag)}, nil
+}
+
+// thisDevice names this machine: by what it says of itself, else by its hardware.
+func (t *tool) thisDevice() (client.DeviceRef, error) {
+	data, tag := hostinfo.Collect(cluster.Version, time.Now())
+	if tag == "" {
+		dev, err := local.Open(local.Options{Dir: filepath.Join(t.tshHome(), "device"), TPM: t.Env("TSH_TPM")})
+		if err == nil {
+			tag, err = dev.Tag()
+		}
+		if err != nil {
+			return client.DeviceRef{}, err
+		}
+	}
+	if tag == "" {
+		return client.DeviceRef{}, fault.New(fault.Unavailable, "this machine says no asset tag").WithReason("no_tag").
+			WithFix("tctl devices add --os=%s --asset-tag=TAG", data.OSType)
+	}
+	return client.DeviceRef{Tag: tag, OS: data.OSType}, nil
+}
+
+func (t *tool) tshHome() string {
+	if dir := t.Env("TSH_HOME"); dir != "" {
+		return dir
+	}
+	return filepath.Join(t.Env("HOME"), ".tsh")
+}
+
+// find reads the device that the flags name.
+func (t *tool) find(ctx context.Context, c *client.Cluster, r client.DeviceRef) (*device.Device, error) {
+	list, err := c.List(ctx, manifest.Device)
+	if err != nil {
+		return nil, err
+	}
+	var found []*device.Device
+	for _, res := range list {
+		d, ok := res.Spec.(*device.Device)
+		if ok && (r.ID == "" || d.ID == r.ID) && (r.Tag == "" || d.AssetTag == r.Tag) && (r.OS == "" || d.OSType == r.OS) {
+			found = append(found, d)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fault.New(fault.NotFound, "device %q not found", or(r.Tag, r.ID)).WithReason("device_not_found").WithFix("tctl devices ls")
+	case 1:
+		return found[0], nil
+	}
+	return nil, fault.New(fault.Invalid, "found multiple devices for asset tag %q, please retry using the device ID instead", r.Tag).
+		WithReason("device_ambiguous").WithFix("tctl devices ls")
+}
+
+type devicesAddFlags struct {
+	os      string
+	tag     string
+	owner   string
+	current bool
+	enroll  bool
+	ttl     time.Duration
+}
+
+func (t *tool) devicesAdd() *cobra.Command {
+	var f devicesAddFlags
+	c := command("add --os=linux|macos|windows --asset-tag=TAG", "Put a device in the inventory", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll", 0, 0,
+		func(ctx context.Context, _ []string) error { return t.addDevice(ctx, f) })
+	c.Flags().StringVar(&f.os, "os", "", "linux, macos or windows")
+	c.Flags().StringVar(&f.tag, "asset-tag", "", "the device's asset tag")
+	c.Flags().StringVar(&f.owner, "owner", "", "the user who may enroll it")
+	c.Flags().BoolVar(&f.current, "current-device", false, "this machine")
+	c.Flags().BoolVar(&f.enroll, "enroll", false, "make an enrollment token too")
+	c.Flags().DurationVar(&f.ttl, "enroll-ttl", time.Hour, "how long the enrollment token lives")
+	return c
+}
+
+func (t *tool) addDevice(ctx context.Context, f devicesAddFlags) error {
+	d, err := t.newDevice(f)
+	if err != nil {
+		return err
+	}
+	c, err := t.cluster(ctx)
+	if err != nil {
+		return err
+	}
+	added, err := c.RegisterDevice(ctx, d)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(t.Out, "Device %s/%s added to the inventory\n", added.AssetTag, added.OSType.Title())
+	if !f.enroll {
+		return nil
+	}
+	return t.enrollToken(ctx, c, tokenRequest{client.DeviceRef{ID: added.ID}, f.owner, f.ttl, "text"})
+}
+
+func (t *tool) newDevice(f devicesAddFlags) (device.Device, error) {
+	d := device.Device{AssetTag: f.tag, Owner: f.owner, Source: &device.Source{Name: "tctl"}}
+	if f.current {
+		if f.os != "" || f.tag != "" {
+			return d, console.Usagef("--current-device takes neither --os nor --asset-tag")
+		}
+		r, err := t.thisDevice()
+		d.OSType, d.AssetTag = r.OS, r.Tag
+		return d, err
+	}
+	os, known := device.ParseOS(f.os)
+	switch {
+	case f.os == "" || f.tag == "":
+		return d, console.Usagef("--os and --asset-tag must be set, or --current-device")
+	case !known:
+		return d, console.Usagef("--os: %q is none of linux, macos, windows", f.os)
+	}
+	d.OSType = os
+	return d, nil
+}
+
+type tokenRequest struct {
+	ref    client.DeviceRef
+	owner  string
+	ttl    time.Duration
+	format console.Format
+}
+
+// enrollToken makes a device's token and prints how to spend it.
+func (t *tool) enrollToken(ctx context.Context, c *client.Cluster, r tokenRequest) error {
+	token, expires, d, err := c.EnrollToken(ctx, r.ref, r.owner, r.ttl)
+	if err != nil {
+		return err
+	}
+	shown := struct {
+		Token    string    `json:"token"`
+		Expires  time.Time `json:"expires"`
+		DeviceID string    `json:"device_id"`
+		AssetTag string    `json:"asset_tag"`
+	}{token, expires, d.ID, d.AssetTag}
+	return r.format.Print(t.Out, shown, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "Run the command below on device %q to enroll it, once, until %s:\n\ntsh device enroll --token=%s\n", d.AssetTag, until(expires), token)
+		return err
+	})
+}
+
+func (t *tool) devicesEnroll() *cobra.Command {
+	var f deviceFlags
+	r := tokenRequest{}
+	c := command("enroll --asset-tag=TAG", "Make a device's enrollment token", "tctl devices enroll --asset-tag=C00AA0AAAA0A", 0, 0, func(ctx context.Context, _ []string) error {
+		var err error
+		if r.ref, err = t.ref(f); err != nil {
+			return err
+		}
+		c, err := t.cluster(ctx)
+		if err != nil {
+			return err
+		}
+		return t.enrollToken(ctx, c, r)
+	})
+	f.add(c)
+	c.Flags().StringVar(&r.owner, "owner", "", "the user whom the device will belong to")
+	c.Flags().DurationVar(&r.ttl, "enroll-ttl", time.Hour, "how long the token lives")
+	c.Flags().DurationVar(&r.ttl, "ttl", time.Hour, "the same")
+	formatFlag(c, &r.format)
+	return c
+}
+
+func (t *tool) devicesRemove() *cobra.Command {
+	var f deviceFlags
+	c := command("rm --asset-tag=TAG", "Remove a device and end what it was used for", "tctl devices rm --asset-tag=C00AA0AAAA0A", 0, 0, func(ctx context.Context, _ []string) error {
+		c, d, err := t.named(ctx, f)
+		if err != nil {
+			return err
+		}
+		shown, err := c.Delete(ctx, manifest.Device, d.ID)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(t.Out, "Device %q removed\n", shown)
+		return nil
+	})
+	f.add(c)
+	return c
+}
+
+// named reaches the cluster and reads the device that the flags name.
+func (t *tool) named(ctx context.Context, f deviceFlags) (*client.Cluster, *device.Device, error) {
+	r, err := t.ref(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := t.cluster(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := t.find(ctx, c, r)
+	return c, d, err
+}
+
+func (t *tool) devicesUnenroll() *cobra.Command {
+	var f deviceFlags
+	c := command("unenroll --asset-tag=TAG", "Take a device's credentials and end what was issued on them", "tctl devices unenroll --asset-tag=C00AA0AAAA0A", 0, 0, func(ctx context.Context, _ []string) error {
+		r, err := t.ref(f)
+		if err != nil {
+			return err
+		}
+		c, err := t.cluster(ctx)
+		if err != nil {
+			return err
+		}
+		d, err := c.Unenroll(ctx, r)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(t.Out, "Device %q unenrolled\n", d.AssetTag)
+		return nil
+	})
+	f.add(c)
+	return c
+}

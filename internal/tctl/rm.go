@@ -1,0 +1,37 @@
+package tctl
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/manifest"
+)
+
+func (t *tool) rm() *cobra.Command {
+	return command("rm KIND/NAME", "Remove a resource", "tctl rm role/old", 1, 1, func(ctx context.Context, args []string) error {
+		kind, name, err := manifest.ParseRef(args[0])
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			return console.Usagef("name what to remove: tctl rm %s/NAME", kind)
+		}
+		c, err := t.cluster(ctx)
+		if err != nil {
+			return err
+		}
+		shown, err := c.Delete(ctx, kind, name)
+		if err != nil {
+			return err
+		}
+		if kind == manifest.Device {
+			fmt.Fprintf(t.Out, "Device %q removed\n", shown)
+			return nil
+		}
+		fmt.Fprintf(t.Out, "%s %q has been removed\n", kind, shown)
+		return nil
+	})
+}
