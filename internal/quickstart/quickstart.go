@@ -15,6 +15,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -195,7 +196,8 @@ func (p *play) do(ctx context.Context, want expected, name string, args ...strin
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, name), args...)
-	var both, out bytes.Buffer
+	var both transcript
+	var out bytes.Buffer
 	cmd.Env, cmd.Dir, cmd.Stdin = p.env, p.dir, strings.NewReader(want.input)
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&both, &out), &both
 	err := cmd.Run()
@@ -216,6 +218,26 @@ func (p *play) do(ctx context.Context, want expected, name string, args ...strin
 			WithCause("exit status %d where %d was expected, printing %q where %q was expected", code, want.code, printed, want.holds)
 	}
 	return out.Bytes(), nil
+}
+
+// transcript takes what a program prints on both streams, in the order in which it comes.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+// Write is of io.Writer.
+func (t *transcript) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.Write(b)
+}
+
+// String is what came so far.
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
 }
 
 func (p *play) title(format string, args ...any) {
