@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/fault"
 )
@@ -94,6 +95,9 @@ func (p *Process) connect(s Spec) ([]*os.File, error) {
 
 func (p *Process) openTerminal(s Spec) ([]*os.File, error) {
 	master, slave, err := pty.Open()
+	if err == nil {
+		master, err = pollable(master)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +142,31 @@ func (t terminalReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// pollable makes a file whose reads end when it is closed, also while somebody else holds the terminal's other end:
+// pty opens it for blocking ones.
+func pollable(f *os.File) (*os.File, error) {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
 func resize(f *os.File, s Size) error {
-	return pty.Setsize(f, &pty.Winsize{Rows: clip(s.Rows), Cols: clip(s.Columns), X: clip(s.Width), Y: clip(s.Height)})
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	size := unix.Winsize{Row: clip(s.Rows), Col: clip(s.Columns), Xpixel: clip(s.Width), Ypixel: clip(s.Height)}
+	if e := raw.Control(func(fd uintptr) { err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &size) }); e != nil {
+		return e
+	}
+	return err
 }
 
 func clip(n uint32) uint16 { return uint16(min(n, 1<<16-1)) }

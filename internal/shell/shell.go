@@ -5,13 +5,7 @@
 // session of its own, so that it can be ended with all that belongs to it.
 package shell
 
-import (
-	"errors"
-	"io"
-	"strings"
-
-	"github.com/pkg/sftp"
-)
+import "strings"
 
 // Login is an account of this host.
 type Login struct {
@@ -86,21 +80,4 @@ func environment(s Spec) []string {
 		env = append(env, "TERM="+s.Terminal.Type)
 	}
 	return append(env, s.Env...)
-}
-
-// ServeSFTP serves SFTP (draft-ietf-secsh-filexfer-02) as whoever runs this process, until in ends. The server's
-// binary is started again as the login to do this, so that the kernel holds every permission.
-func ServeSFTP(in io.Reader, out io.WriteCloser) error {
-	s, err := sftp.NewServer(struct {
-		io.Reader
-		io.WriteCloser
-	}{in, out})
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	if err := s.Serve(); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
 }

@@ -214,6 +214,31 @@ func TestKillEndsTheGroup(t *testing.T) {
 	}
 }
 
+// TestKillDoesNotWaitForStrangers ends a terminal that a process outside of the group holds open.
+func TestKillDoesNotWaitForStrangers(t *testing.T) {
+	for _, terminal := range []*Terminal{nil, {Type: "dumb"}} {
+		p, err := Start(Spec{Login: me(t), Terminal: terminal, Command: "setsid sh -c 'trap \"\" HUP; echo up $$; exec sleep 60' & wait; sleep 60"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		n, _ := p.Stdout.Read(buf)
+		pid, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(string(buf[:n]), "up ")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		p.Kill()
+		_, _ = io.ReadAll(p.Stdout)
+		p.Wait()
+		p.Close()
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("took %s", d)
+		}
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
 func alive(pid int) bool {
 	for range 50 {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
