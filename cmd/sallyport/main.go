@@ -24,7 +24,7 @@ func main() {
 	root.AddCommand(quickstart.Command(s), &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(*cobra.Command, []string) { fmt.Fprintln(s.Out, console.Version()) }})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := root.ExecuteContext(ctx)
+	err := console.Typed(root.ExecuteContext(ctx))
 	stop()
 	console.PrintError(s.Err, err)
 	os.Exit(console.ExitCode(err))

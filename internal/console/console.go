@@ -277,3 +277,12 @@ func Version() string {
 	}
 	return fmt.Sprintf("Sallyport v%s go%s", cluster.Version, v)
 }
+
+// Typed makes a Usage of what the command library says of a command that it does not know.
+func Typed(err error) error {
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		return &Usage{errors.New(first)}
+	}
+	return err
+}

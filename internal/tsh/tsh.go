@@ -35,10 +35,8 @@ func Main(ctx context.Context, args []string, s console.Streams) int {
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	cmd, err := root.ExecuteContextC(ctx)
-	var shown *shownError
-	if !errors.As(err, &shown) {
-		console.PrintError(s.Err, err)
-	}
+	err = console.Typed(err)
+	console.PrintError(s.Err, err)
 	if a.debug && err != nil {
 		a.chain(err)
 	}
@@ -53,12 +51,6 @@ func Main(ctx context.Context, args []string, s console.Streams) int {
 func ownFailure(cmd *cobra.Command) bool {
 	return cmd != nil && cmd.Annotations["ssh"] != ""
 }
-
-// shownError was told to the person already.
-type shownError struct{ error }
-
-// Unwrap gives what is wrapped.
-func (e *shownError) Unwrap() error { return e.error }
 
 // chain prints what an error wraps.
 func (a *app) chain(err error) {
@@ -151,16 +143,6 @@ func (a *app) device(s *state, software bool) (hwkey.Device, error) {
 	return local.Open(local.Options{Dir: s.home.DeviceDir(s.profile.Cluster), TPM: a.Env("TSH_TPM"), Software: software})
 }
 
-// Cluster is the current login's cluster, for tctl where it has no admin socket.
-func Cluster(ctx context.Context, st console.Streams) (*client.Cluster, error) {
-	a := &app{Streams: st, now: time.Now}
-	s, err := a.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.call(), nil
-}
-
 // osUser is the name of who runs this program.
 func osUser(env func(string) string) string {
 	for _, name := range []string{"USER", "LOGNAME", "USERNAME"} {
@@ -172,4 +154,16 @@ func osUser(env func(string) string) string {
 		return "root"
 	}
 	return ""
+}
+
+// Login reaches the current login's cluster, for tctl where it has no admin socket.
+func Login(st console.Streams) func(context.Context) (*client.Cluster, error) {
+	return func(ctx context.Context) (*client.Cluster, error) {
+		a := &app{Streams: st, now: time.Now}
+		s, err := a.load(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return s.call(), nil
+	}
 }
