@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/tctl"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
 func main() { os.Exit(run()) }
@@ -15,5 +16,5 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	return tctl.Main(ctx, tctl.Program{Streams: console.Standard()}, os.Args[1:])
+	return tctl.Main(ctx, tool.Program{Streams: console.Standard()}, os.Args[1:])
 }
