@@ -1,21 +1,21 @@
-// Command tctl administers a Sallyport cluster.
+// Command tctl is the administrators' program.
 package main
 
 import (
 	"context"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/tctl"
 	"github.com/sallyport/sallyport/internal/tsh"
 )
 
-func main() { os.Exit(run()) }
-
-func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+func main() {
 	s := console.Standard()
-	return tctl.Main(ctx, tctl.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:])
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := tctl.Main(ctx, tctl.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:])
+	stop()
+	os.Exit(code)
 }

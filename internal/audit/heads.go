@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/store"
 )
 
@@ -135,7 +136,8 @@ func (l *Log) Verify(ctx context.Context, elsewhere *event.SignedHeads) (event.R
 	var lists []event.SignedHeads
 	if elsewhere != nil {
 		if err := elsewhere.Verify(l.key); err != nil {
-			return event.Report{}, err
+			return event.Report{}, fault.New(fault.Invalid, "the list of heads is not one that this cluster signed").
+				WithReason("foreign_heads").WithCause("%v", err)
 		}
 		lists = append(lists, *elsewhere)
 	}

@@ -10,10 +10,11 @@ import (
 
 	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) access() *cobra.Command {
-	return group("access", "Who may do what", "tctl access explain --user=alice --resource=node/web-1 --login=root", t.accessExplain())
+func (t commands) access() *cobra.Command {
+	return tool.Group("access", "Who may do what", "tctl access explain --user=alice --resource=node/web-1 --login=root", t.accessExplain())
 }
 
 type explainFlags struct {
@@ -21,26 +22,26 @@ type explainFlags struct {
 	format                              console.Format
 }
 
-func (t *tool) accessExplain() *cobra.Command {
+func (t commands) accessExplain() *cobra.Command {
 	var f explainFlags
-	c := command("explain --user=USER --resource=KIND/NAME", "Say what is decided, by which rule, and what would change it",
-		"tctl access explain --user=alice --device=C00AA0AAAA0A --resource=node/web-1 --login=root", 0, 0,
+	c := tool.Command("explain --user=USER --resource=KIND/NAME", "Say what is decided, by which rule, and what would change it",
+		"tctl access explain --user=alice --device=C00AA0AAAA0A --resource=node/web-1 --login=root", 0,
 		func(ctx context.Context, _ []string) error { return t.explain(ctx, f) })
 	c.Flags().StringVar(&f.user, "user", "", "the user")
 	c.Flags().StringVar(&f.device, "device", "", "the device that the user logs in on, by asset tag or id")
 	c.Flags().StringVar(&f.resource, "resource", "", "what is to be reached, as node/web-1, or a kind, as role")
 	c.Flags().StringVar(&f.login, "login", "", "the login on a node")
 	c.Flags().StringVar(&f.verb, "verb", "", "what is to be done with a kind, as update")
-	formatFlag(c, &f.format)
+	tool.FormatFlag(c, &f.format)
 	return c
 }
 
-func (t *tool) explain(ctx context.Context, f explainFlags) error {
+func (t commands) explain(ctx context.Context, f explainFlags) error {
 	if f.user == "" || f.resource == "" {
 		return console.Usagef("--user and --resource must be set")
 	}
 	kind, name, _ := strings.Cut(f.resource, "/")
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,10 +14,11 @@ import (
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) audit() *cobra.Command {
-	return group("audit", "The audit log", "tctl audit ls --from=24h --user=alice", t.auditList(), t.auditExport(), t.auditVerify())
+func (t commands) audit() *cobra.Command {
+	return tool.Group("audit", "The audit log", "tctl audit ls --from=24h --user=alice", t.auditList(), t.auditExport(), t.auditVerify())
 }
 
 type auditListFlags struct {
@@ -26,9 +27,9 @@ type auditListFlags struct {
 	format   console.Format
 }
 
-func (t *tool) auditList() *cobra.Command {
+func (t commands) auditList() *cobra.Command {
 	var f auditListFlags
-	c := command("ls", "List audit events", "tctl audit ls --from=24h --event=device.enroll", 0, 0,
+	c := tool.Command("ls", "List audit events", "tctl audit ls --from=24h --event=device.enroll", 0,
 		func(ctx context.Context, _ []string) error { return t.listEvents(ctx, f) })
 	c.Flags().StringVar(&f.from, "from", "", "from when: 2006-01-02, 2006-01-02T15:04:05Z, or 24h for a day ago")
 	c.Flags().StringVar(&f.to, "to", "", "until when")
@@ -36,27 +37,11 @@ func (t *tool) auditList() *cobra.Command {
 	c.Flags().StringVar(&f.filter.User, "user", "", "one user")
 	c.Flags().StringVar(&f.filter.Device, "device", "", "one device, by id or asset tag")
 	c.Flags().IntVar(&f.filter.Limit, "limit", 0, "how many at most; all unless told")
-	formatFlag(c, &f.format)
+	tool.FormatFlag(c, &f.format)
 	return c
 }
 
-// moment reads a time as people type it: a date, a time, or how long ago.
-func moment(s string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return now.Add(-d), nil
-	}
-	if at, err := time.Parse(time.RFC3339, s); err == nil {
-		return at.UTC(), nil
-	}
-	for _, layout := range []string{"2006-01-02", "2006-01-02T15:04:05", "2006-01-02 15:04:05"} {
-		if at, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return at.UTC(), nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q is no time", s)
-}
-
-func (t *tool) listEvents(ctx context.Context, f auditListFlags) error {
+func (t commands) listEvents(ctx context.Context, f auditListFlags) error {
 	for _, b := range []struct {
 		name, text string
 		at         *time.Time
@@ -64,13 +49,13 @@ func (t *tool) listEvents(ctx context.Context, f auditListFlags) error {
 		if b.text == "" {
 			continue
 		}
-		at, err := moment(b.text, time.Now())
+		at, err := tool.Moment(b.text, time.Now())
 		if err != nil {
 			return console.Usagef("%s: %v: want 2006-01-02, 2006-01-02T15:04:05Z, or 24h for a day ago", b.name, err)
 		}
 		*b.at = at
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -111,13 +96,13 @@ func printEvents(w io.Writer, raws []json.RawMessage) error {
 	return nil
 }
 
-func (t *tool) auditExport() *cobra.Command {
+func (t commands) auditExport() *cobra.Command {
 	var format string
-	c := command("export", "Write the whole audit log to standard output", "tctl audit export --format=jsonl > audit.jsonl", 0, 0, func(ctx context.Context, _ []string) error {
+	c := tool.Command("export", "Write the whole audit log to standard output", "tctl audit export --format=jsonl > audit.jsonl", 0, func(ctx context.Context, _ []string) error {
 		if format != "jsonl" {
 			return console.Usagef("--format: %q is not jsonl", format)
 		}
-		c, err := t.cluster(ctx)
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -132,17 +117,17 @@ type auditVerifyFlags struct {
 	format         console.Format
 }
 
-func (t *tool) auditVerify() *cobra.Command {
+func (t commands) auditVerify() *cobra.Command {
 	var f auditVerifyFlags
-	c := command("verify", "Check the audit log for damage", "tctl audit verify --head=head.json", 0, 0,
+	c := tool.Command("verify", "Check the audit log for damage", "tctl audit verify --head=head.json", 0,
 		func(ctx context.Context, _ []string) error { return t.verify(ctx, f) })
 	c.Flags().StringVar(&f.head, "head", "", "a signed list of heads that was kept elsewhere")
 	c.Flags().StringVar(&f.saveHead, "save-head", "", "write the signed list of heads of an intact log to a file")
-	formatFlag(c, &f.format)
+	tool.FormatFlag(c, &f.format)
 	return c
 }
 
-func (t *tool) verify(ctx context.Context, f auditVerifyFlags) error {
+func (t commands) verify(ctx context.Context, f auditVerifyFlags) error {
 	var head []byte
 	if f.head != "" {
 		var err error
@@ -150,7 +135,7 @@ func (t *tool) verify(ctx context.Context, f auditVerifyFlags) error {
 			return fault.New(fault.Invalid, "--head: %v", err)
 		}
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}

@@ -11,17 +11,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) auth() *cobra.Command {
-	return group("auth", "The cluster's authorities", "tctl auth export --type=ssh-host", t.authExport())
+func (t commands) auth() *cobra.Command {
+	return tool.Group("auth", "The cluster's authorities", "tctl auth export --type=ssh-host", t.authExport())
 }
 
-func (t *tool) authExport() *cobra.Command {
+func (t commands) authExport() *cobra.Command {
 	var use string
 	var format console.Format
-	c := command("export", "Print the public keys of the cluster's authorities", "tctl auth export --type=ssh-host >> ~/.ssh/known_hosts", 0, 0, func(ctx context.Context, _ []string) error {
-		c, err := t.cluster(ctx)
+	c := tool.Command("export", "Print the public keys of the cluster's authorities", "tctl auth export --type=ssh-host >> ~/.ssh/known_hosts", 0, func(ctx context.Context, _ []string) error {
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -48,6 +49,6 @@ func (t *tool) authExport() *cobra.Command {
 		})
 	})
 	c.Flags().StringVar(&use, "type", "", "one of audit-heads, dial-tickets, ssh-host, ssh-user, tls-host, tls-user")
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	return c
 }

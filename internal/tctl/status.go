@@ -12,12 +12,13 @@ import (
 
 	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) status() *cobra.Command {
+func (t commands) status() *cobra.Command {
 	var format console.Format
-	c := command("status", "Show the state of the cluster and what to mind", "tctl status", 0, 0, func(ctx context.Context, _ []string) error {
-		c, err := t.cluster(ctx)
+	c := tool.Command("status", "Show the state of the cluster and what to mind", "tctl status", 0, func(ctx context.Context, _ []string) error {
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -39,7 +40,7 @@ func (t *tool) status() *cobra.Command {
 		}
 		return nil
 	})
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	return c
 }
 
@@ -48,8 +49,8 @@ func printStatus(w io.Writer, st client.Status) error {
 	if factors == "" {
 		factors = "off"
 	}
-	lines := [][2]string{{"Cluster", st.Cluster}, {"Version", st.Version}, {"CA pin", st.CAPin}, {"Proxy", or(st.Proxy, "none has joined")},
-		{"Device trust", st.DeviceMode}, {"Second factors", factors}, {"Locking", or(st.LockingMode, "strict")}}
+	lines := [][2]string{{"Cluster", st.Cluster}, {"Version", st.Version}, {"CA pin", st.CAPin}, {"Proxy", tool.Or(st.Proxy, "none has joined")},
+		{"Device trust", st.DeviceMode}, {"Second factors", factors}, {"Locking", tool.Or(st.LockingMode, "strict")}}
 	for _, kind := range slices.Sorted(maps.Keys(st.Counts)) {
 		lines = append(lines, [2]string{strings.ToUpper(kind[:1]) + kind[1:], fmt.Sprint(st.Counts[kind])})
 	}
@@ -59,11 +60,4 @@ func printStatus(w io.Writer, st client.Status) error {
 		}
 	}
 	return nil
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

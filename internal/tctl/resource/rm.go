@@ -1,4 +1,4 @@
-package tctl
+package resource
 
 import (
 	"context"
@@ -8,10 +8,11 @@ import (
 
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) rm() *cobra.Command {
-	return command("rm KIND/NAME", "Remove a resource", "tctl rm role/old", 1, 1, func(ctx context.Context, args []string) error {
+func (t commands) rm() *cobra.Command {
+	return tool.Command("rm KIND/NAME", "Remove a resource", "tctl rm role/old", 1, func(ctx context.Context, args []string) error {
 		kind, name, err := manifest.ParseRef(args[0])
 		if err != nil {
 			return err
@@ -19,7 +20,7 @@ func (t *tool) rm() *cobra.Command {
 		if name == "" {
 			return console.Usagef("name what to remove: tctl rm %s/NAME", kind)
 		}
-		c, err := t.cluster(ctx)
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package tctl
+package tool
 
 import (
 	"context"
@@ -13,13 +13,13 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 )
 
-// cluster reaches the cluster: through the admin socket of a server on this machine, else by the tsh login. Nothing is
+// Cluster reaches the cluster: through the admin socket of a server on this machine, else by the tsh login. Nothing is
 // opened before the first command that needs it.
-func (t *tool) cluster(ctx context.Context) (*client.Cluster, error) {
+func (t *Tool) Cluster(ctx context.Context) (*client.Cluster, error) {
 	if t.reached != nil {
 		return t.reached, nil
 	}
-	dir := t.dataDir
+	dir := t.DataDir
 	if dir == "" {
 		dir = t.defaultDataDir()
 	}

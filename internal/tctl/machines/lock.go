@@ -1,4 +1,4 @@
-package tctl
+package machines
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
 // lockTerms are why a lock is there and how long.
@@ -39,7 +40,7 @@ func (f *lockTerms) lock(to lock.Target, now time.Time) (*lock.Lock, error) {
 	case f.ttl > 0:
 		l.Expires = now.UTC().Add(f.ttl).Truncate(time.Second)
 	case f.expires != "":
-		at, err := moment(f.expires, now)
+		at, err := tool.Moment(f.expires, now)
 		if err != nil || !at.After(now) {
 			return nil, console.Usagef("--expires: %q is no time to come, as 2006-01-02T15:04:05Z", f.expires)
 		}
@@ -53,9 +54,9 @@ type lockFlags struct {
 	target lock.Target
 }
 
-func (t *tool) lock() *cobra.Command {
+func (t commands) lock() *cobra.Command {
 	var f lockFlags
-	c := command("lock", "Refuse somebody or something at once, and end their sessions", "tctl lock --user=alice --message='laptop lost' --ttl=24h", 0, 0,
+	c := tool.Command("lock", "Refuse somebody or something at once, and end their sessions", "tctl lock --user=alice --message='laptop lost' --ttl=24h", 0,
 		func(ctx context.Context, _ []string) error { return t.makeLock(ctx, f) })
 	c.Flags().StringVar(&f.target.User, "user", "", "a user")
 	c.Flags().StringVar(&f.target.Role, "role", "", "everybody with a role")
@@ -67,7 +68,7 @@ func (t *tool) lock() *cobra.Command {
 	return c
 }
 
-func (t *tool) makeLock(ctx context.Context, f lockFlags) error {
+func (t commands) makeLock(ctx context.Context, f lockFlags) error {
 	if f.target == (lock.Target{}) {
 		return console.Usagef("one of --user, --role, --login, --device, --node, --mfa-device must be set")
 	}
@@ -75,7 +76,7 @@ func (t *tool) makeLock(ctx context.Context, f lockFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (t *tool) makeLock(ctx context.Context, f lockFlags) error {
 	return t.writeLock(ctx, c, l)
 }
 
-func (t *tool) writeLock(ctx context.Context, c *client.Cluster, l *lock.Lock) error {
+func (t commands) writeLock(ctx context.Context, c *client.Cluster, l *lock.Lock) error {
 	l.Name = uuid.NewString()
 	written, err := c.Write(ctx, []*manifest.Resource{manifest.New(l, 0)}, false)
 	if err != nil {
@@ -108,10 +109,10 @@ func (t *tool) writeLock(ctx context.Context, c *client.Cluster, l *lock.Lock) e
 	return nil
 }
 
-func (t *tool) devicesLock() *cobra.Command {
+func (t commands) devicesLock() *cobra.Command {
 	var f deviceFlags
 	var terms lockTerms
-	c := command("lock --asset-tag=TAG", "Refuse a device at once", "tctl devices lock --asset-tag=C00AA0AAAA0A --message='laptop lost'", 0, 0, func(ctx context.Context, _ []string) error {
+	c := tool.Command("lock --asset-tag=TAG", "Refuse a device at once", "tctl devices lock --asset-tag=C00AA0AAAA0A --message='laptop lost'", 0, func(ctx context.Context, _ []string) error {
 		l, err := terms.lock(lock.Target{}, time.Now())
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package tctl
+package people
 
 import (
 	"context"
@@ -14,10 +14,11 @@ import (
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) tokens() *cobra.Command {
-	return group("tokens", "Tokens with which hosts join", "tctl tokens add --type=node", t.tokensAdd(), t.tokensList(), t.tokensRemove())
+func (t commands) tokens() *cobra.Command {
+	return tool.Group("tokens", "Tokens with which hosts join", "tctl tokens add --type=node", t.tokensAdd(), t.tokensList(), t.tokensRemove())
 }
 
 type tokensAddFlags struct {
@@ -27,18 +28,18 @@ type tokensAddFlags struct {
 	format console.Format
 }
 
-func (t *tool) tokensAdd() *cobra.Command {
+func (t commands) tokensAdd() *cobra.Command {
 	var f tokensAddFlags
-	c := command("add --type=proxy,node,db,kube,app", "Make a join token and print the command that spends it", "tctl tokens add --type=node --name=web-1", 0, 0,
+	c := tool.Command("add --type=proxy,node,db,kube,app", "Make a join token and print the command that spends it", "tctl tokens add --type=node --name=web-1", 0,
 		func(ctx context.Context, _ []string) error { return t.addToken(ctx, f) })
 	c.Flags().StringSliceVar(&f.types, "type", nil, "what the host may be: proxy, node, db, kube, app")
 	c.Flags().StringVar(&f.name, "name", "", "the name that the host will have")
 	c.Flags().DurationVar(&f.ttl, "ttl", time.Hour, "how long the token lives")
-	formatFlag(c, &f.format)
+	tool.FormatFlag(c, &f.format)
 	return c
 }
 
-func (t *tool) addToken(ctx context.Context, f tokensAddFlags) error {
+func (t commands) addToken(ctx context.Context, f tokensAddFlags) error {
 	if len(f.types) == 0 {
 		return console.Usagef("--type must be set: tokens add --type=node")
 	}
@@ -50,7 +51,7 @@ func (t *tool) addToken(ctx context.Context, f tokensAddFlags) error {
 	if f.ttl < time.Second {
 		return console.Usagef("--ttl: %s is no time to live", f.ttl)
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (t *tool) addToken(ctx context.Context, f tokensAddFlags) error {
 		return err
 	}
 	return f.format.Print(t.Out, i, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "The token works until %s. On the host, run:\n\n%s\n", until(i.Expires), strings.Join(joinCommands(f.types, i), "\n"))
+		_, err := fmt.Fprintf(w, "The token works until %s. On the host, run:\n\n%s\n", tool.Until(i.Expires), strings.Join(joinCommands(f.types, i), "\n"))
 		return err
 	})
 }
@@ -69,10 +70,10 @@ func joinCommands(types []string, i client.Invite) []string {
 	var out []string
 	agents := slices.DeleteFunc(slices.Clone(types), func(r string) bool { return r == string(identity.RoleProxy) })
 	if len(agents) < len(types) {
-		out = append(out, fmt.Sprintf("sallyport start --roles=proxy --token=%s --auth=%s --ca-pin=%s", i.Token, or(i.Auth, "HOST:3025"), i.CAPin))
+		out = append(out, fmt.Sprintf("sallyport start --roles=proxy --token=%s --auth=%s --ca-pin=%s", i.Token, tool.Or(i.Auth, "HOST:3025"), i.CAPin))
 	}
 	if len(agents) > 0 {
-		out = append(out, fmt.Sprintf("sallyport start --roles=%s --token=%s --proxy=%s --ca-pin=%s", strings.Join(agents, ","), i.Token, or(i.Proxy, "HOST:3080"), i.CAPin))
+		out = append(out, fmt.Sprintf("sallyport start --roles=%s --token=%s --proxy=%s --ca-pin=%s", strings.Join(agents, ","), i.Token, tool.Or(i.Proxy, "HOST:3080"), i.CAPin))
 	}
 	return out
 }
@@ -84,10 +85,10 @@ type tokenRow struct {
 	Expires time.Time           `json:"expires"`
 }
 
-func (t *tool) tokensList() *cobra.Command {
+func (t commands) tokensList() *cobra.Command {
 	var format console.Format
-	c := command("ls", "List join tokens, without their secrets", "tctl tokens ls", 0, 0, func(ctx context.Context, _ []string) error {
-		c, err := t.cluster(ctx)
+	c := tool.Command("ls", "List join tokens, without their secrets", "tctl tokens ls", 0, func(ctx context.Context, _ []string) error {
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -103,7 +104,7 @@ func (t *tool) tokensList() *cobra.Command {
 		}
 		return format.Print(t.Out, rows, func(w io.Writer) error { return printTokens(w, rows) })
 	})
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	return c
 }
 
@@ -114,15 +115,15 @@ func printTokens(w io.Writer, rows []tokenRow) error {
 		for _, x := range r.Roles {
 			roles = append(roles, string(x))
 		}
-		cells = append(cells, []string{r.ID, strings.Join(roles, ","), r.Name, until(r.Expires)})
+		cells = append(cells, []string{r.ID, strings.Join(roles, ","), r.Name, tool.Until(r.Expires)})
 	}
 	console.Table(w, []string{"Token ID", "Types", "Name", "Expires"}, cells)
 	return nil
 }
 
-func (t *tool) tokensRemove() *cobra.Command {
-	return command("rm ID", "Take a join token back", "tctl tokens rm 3f2a…", 1, 1, func(ctx context.Context, args []string) error {
-		c, err := t.cluster(ctx)
+func (t commands) tokensRemove() *cobra.Command {
+	return tool.Command("rm ID", "Take a join token back", "tctl tokens rm 3f2a…", 1, func(ctx context.Context, args []string) error {
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,5 @@
-package tctl
+// Package people is tctl's commands for who may come in: users, bots and the tokens of hosts.
+package people
 
 import (
 	"context"
@@ -15,10 +16,19 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) users() *cobra.Command {
-	return group("users", "People who may log in", "tctl users add alice --roles=access --logins=root,ubuntu",
+// Commands are the package's commands of one run.
+func Commands(run *tool.Tool) []*cobra.Command {
+	t := commands{run}
+	return []*cobra.Command{t.users(), t.bots(), t.tokens()}
+}
+
+type commands struct{ *tool.Tool }
+
+func (t commands) users() *cobra.Command {
+	return tool.Group("users", "People who may log in", "tctl users add alice --roles=access --logins=root,ubuntu",
 		t.usersAdd(), t.usersList(), t.usersRemove(), t.usersReset())
 }
 
@@ -35,20 +45,20 @@ var traitFlags = map[string]string{
 	"kubernetes-groups": "kubernetes_groups", "kubernetes-users": "kubernetes_users",
 }
 
-func (t *tool) usersAdd() *cobra.Command {
+func (t commands) usersAdd() *cobra.Command {
 	f := usersAddFlags{traits: map[string]*[]string{}}
-	c := command("add NAME --roles=ROLE,…", "Make a user and print an invite", "tctl users add alice --roles=access --logins=root,ubuntu", 1, 1,
+	c := tool.Command("add NAME --roles=ROLE,…", "Make a user and print an invite", "tctl users add alice --roles=access --logins=root,ubuntu", 1,
 		func(ctx context.Context, args []string) error { return t.addUser(ctx, args[0], &f) })
 	c.Flags().StringSliceVar(&f.roles, "roles", nil, "the user's roles")
 	for name, trait := range traitFlags {
 		f.traits[trait] = c.Flags().StringSlice(name, nil, "what roles expand {{internal."+trait+"}} to")
 	}
 	c.Flags().StringVar(&f.passwordFile, "password-file", "", "set the password from a file, - for standard input, and print no invite")
-	formatFlag(c, &f.format)
+	tool.FormatFlag(c, &f.format)
 	return c
 }
 
-func (t *tool) addUser(ctx context.Context, name string, f *usersAddFlags) error {
+func (t commands) addUser(ctx context.Context, name string, f *usersAddFlags) error {
 	if len(f.roles) == 0 {
 		return console.Usagef("--roles must be set: users add %s --roles=access", name)
 	}
@@ -65,7 +75,7 @@ func (t *tool) addUser(ctx context.Context, name string, f *usersAddFlags) error
 	if err != nil {
 		return err
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,7 +91,7 @@ func (t *tool) addUser(ctx context.Context, name string, f *usersAddFlags) error
 }
 
 // password reads the first line of a file; without one there is none.
-func (t *tool) password(file string) (string, error) {
+func (t commands) password(file string) (string, error) {
 	if file == "" {
 		return "", nil
 	}
@@ -107,24 +117,19 @@ func (t *tool) password(file string) (string, error) {
 }
 
 // invite prints the command that spends an invite.
-func (t *tool) invite(format console.Format, headline, user string, i client.Invite) error {
+func (t commands) invite(format console.Format, headline, user string, i client.Invite) error {
 	shown := struct {
 		User string `json:"user"`
 		client.Invite
 	}{user, i}
 	return format.Print(t.Out, shown, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s\nThe invite works once, until %s. To log in, run:\n\n%s\n", headline, until(i.Expires), inviteCommand(user, i))
+		_, err := fmt.Fprintf(w, "%s\nThe invite works once, until %s. To log in, run:\n\n%s\n", headline, tool.Until(i.Expires), inviteCommand(user, i))
 		return err
 	})
 }
 
 func inviteCommand(user string, i client.Invite) string {
-	return fmt.Sprintf("tsh login --proxy=%s --ca-pin=%s --user=%s --invite=%s", or(i.Proxy, "HOST:3080"), i.CAPin, user, i.Token)
-}
-
-// until is a local time with its zone and how far away it is.
-func until(at time.Time) string {
-	return fmt.Sprintf("%s [valid for %s]", at.Local().Format("2006-01-02 15:04:05 -0700 MST"), time.Until(at).Round(time.Second))
+	return fmt.Sprintf("tsh login --proxy=%s --ca-pin=%s --user=%s --invite=%s", tool.Or(i.Proxy, "HOST:3080"), i.CAPin, user, i.Token)
 }
 
 type userRow struct {
@@ -135,8 +140,8 @@ type userRow struct {
 }
 
 // accounts lists users of one kind.
-func (t *tool) accounts(ctx context.Context, kind identity.Kind) ([]userRow, error) {
-	c, err := t.cluster(ctx)
+func (t commands) accounts(ctx context.Context, kind identity.Kind) ([]userRow, error) {
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -154,20 +159,20 @@ func (t *tool) accounts(ctx context.Context, kind identity.Kind) ([]userRow, err
 	return rows, nil
 }
 
-func (t *tool) usersList() *cobra.Command {
+func (t commands) usersList() *cobra.Command {
 	var format console.Format
-	c := command("ls", "List users", "tctl users ls", 0, 0, func(ctx context.Context, _ []string) error {
+	c := tool.Command("ls", "List users", "tctl users ls", 0, func(ctx context.Context, _ []string) error {
 		rows, err := t.accounts(ctx, identity.Human)
 		if err != nil {
 			return err
 		}
 		return t.printAccounts(format, rows)
 	})
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	return c
 }
 
-func (t *tool) printAccounts(format console.Format, rows []userRow) error {
+func (t commands) printAccounts(format console.Format, rows []userRow) error {
 	return format.Print(t.Out, rows, func(w io.Writer) error {
 		var cells [][]string
 		for _, r := range rows {
@@ -182,15 +187,15 @@ func (t *tool) printAccounts(format console.Format, rows []userRow) error {
 	})
 }
 
-func (t *tool) usersRemove() *cobra.Command {
-	return command("rm NAME", "Remove a user and end what was issued to them", "tctl users rm alice", 1, 1, func(ctx context.Context, args []string) error {
+func (t commands) usersRemove() *cobra.Command {
+	return tool.Command("rm NAME", "Remove a user and end what was issued to them", "tctl users rm alice", 1, func(ctx context.Context, args []string) error {
 		return t.removeAccount(ctx, args[0], identity.Human)
 	})
 }
 
 // removeAccount removes a user of one kind.
-func (t *tool) removeAccount(ctx context.Context, name string, kind identity.Kind) error {
-	c, err := t.cluster(ctx)
+func (t commands) removeAccount(ctx context.Context, name string, kind identity.Kind) error {
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -213,10 +218,10 @@ func (t *tool) removeAccount(ctx context.Context, name string, kind identity.Kin
 	return nil
 }
 
-func (t *tool) usersReset() *cobra.Command {
+func (t commands) usersReset() *cobra.Command {
 	var format console.Format
-	c := command("reset NAME", "Take a user's password and codes and print a new invite", "tctl users reset alice", 1, 1, func(ctx context.Context, args []string) error {
-		c, err := t.cluster(ctx)
+	c := tool.Command("reset NAME", "Take a user's password and codes and print a new invite", "tctl users reset alice", 1, func(ctx context.Context, args []string) error {
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -226,6 +231,6 @@ func (t *tool) usersReset() *cobra.Command {
 		}
 		return t.invite(format, fmt.Sprintf("User %q has been reset: password and codes are gone, certificates issued before are refused.", args[0]), args[0], i)
 	})
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	return c
 }

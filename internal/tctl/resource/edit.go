@@ -1,4 +1,4 @@
-package tctl
+package resource
 
 import (
 	"bytes"
@@ -14,10 +14,11 @@ import (
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) edit() *cobra.Command {
-	return command("edit KIND/NAME", "Edit a resource in $VISUAL or $EDITOR", "tctl edit role/access", 1, 1, func(ctx context.Context, args []string) error {
+func (t commands) edit() *cobra.Command {
+	return tool.Command("edit KIND/NAME", "Edit a resource in $VISUAL or $EDITOR", "tctl edit role/access", 1, func(ctx context.Context, args []string) error {
 		kind, name, err := manifest.ParseRef(args[0])
 		if err != nil {
 			return err
@@ -29,8 +30,8 @@ func (t *tool) edit() *cobra.Command {
 	})
 }
 
-func (t *tool) editOne(ctx context.Context, kind manifest.Kind, name string) error {
-	c, err := t.cluster(ctx)
+func (t commands) editOne(ctx context.Context, kind manifest.Kind, name string) error {
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func kept(err error, path string) error {
 }
 
 // editor opens an editor on the text and returns what became of it, and the file that holds it.
-func (t *tool) editor(ctx context.Context, kind manifest.Kind, text []byte) (string, []byte, error) {
+func (t commands) editor(ctx context.Context, kind manifest.Kind, text []byte) (string, []byte, error) {
 	f, err := os.CreateTemp("", "tctl-"+string(kind)+"-*.yaml")
 	if err != nil {
 		return "", nil, err
@@ -120,8 +121,8 @@ func (t *tool) editor(ctx context.Context, kind manifest.Kind, text []byte) (str
 }
 
 // editorCommand is $VISUAL, $EDITOR, else vi (notepad on Windows), with arguments where it has any.
-func (t *tool) editorCommand() []string {
-	editor := or(t.Env("VISUAL"), t.Env("EDITOR"))
+func (t commands) editorCommand() []string {
+	editor := tool.Or(t.Env("VISUAL"), t.Env("EDITOR"))
 	if strings.TrimSpace(editor) == "" {
 		if runtime.GOOS == "windows" {
 			return []string{"notepad"}

@@ -1,4 +1,4 @@
-package tctl
+package machines
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
 type deviceRow struct {
@@ -37,10 +38,10 @@ func rowOf(d *device.Device) deviceRow {
 	return r
 }
 
-func (t *tool) devicesList() *cobra.Command {
+func (t commands) devicesList() *cobra.Command {
 	var format console.Format
-	c := command("ls", "List devices", "tctl devices ls", 0, 0, func(ctx context.Context, _ []string) error {
-		c, err := t.cluster(ctx)
+	c := tool.Command("ls", "List devices", "tctl devices ls", 0, func(ctx context.Context, _ []string) error {
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -56,7 +57,7 @@ func (t *tool) devicesList() *cobra.Command {
 		}
 		return format.Print(t.Out, rows, func(w io.Writer) error { return printDevices(w, rows) })
 	})
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	return c
 }
 
@@ -73,11 +74,11 @@ func printDevices(w io.Writer, rows []deviceRow) error {
 	return nil
 }
 
-func (t *tool) devicesTokens() *cobra.Command {
+func (t commands) devicesTokens() *cobra.Command {
 	var format console.Format
 	var revoke deviceFlags
-	c := command("tokens", "List enrollment tokens, without their secrets", "tctl devices tokens", 0, 0, func(ctx context.Context, _ []string) error {
-		c, err := t.cluster(ctx)
+	c := tool.Command("tokens", "List enrollment tokens, without their secrets", "tctl devices tokens", 0, func(ctx context.Context, _ []string) error {
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -87,23 +88,23 @@ func (t *tool) devicesTokens() *cobra.Command {
 		}
 		return format.Print(t.Out, list, func(w io.Writer) error { return printEnrollTokens(w, list) })
 	})
-	rm := command("rm --asset-tag=TAG", "Take a device's enrollment token back", "tctl devices tokens rm --asset-tag=C00AA0AAAA0A", 0, 0, func(ctx context.Context, _ []string) error {
+	rm := tool.Command("rm --asset-tag=TAG", "Take a device's enrollment token back", "tctl devices tokens rm --asset-tag=C00AA0AAAA0A", 0, func(ctx context.Context, _ []string) error {
 		r, err := t.ref(revoke)
 		if err != nil {
 			return err
 		}
-		c, err := t.cluster(ctx)
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
 		if err := c.RevokeEnrollToken(ctx, r); err != nil {
 			return err
 		}
-		fmt.Fprintf(t.Out, "Enrollment token of device %q removed\n", or(r.Tag, r.ID))
+		fmt.Fprintf(t.Out, "Enrollment token of device %q removed\n", tool.Or(r.Tag, r.ID))
 		return nil
 	})
 	revoke.add(rm)
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	c.AddCommand(rm)
 	return c
 }
@@ -115,7 +116,7 @@ func printEnrollTokens(w io.Writer, list []client.EnrollTokenInfo) error {
 	}
 	var cells [][]string
 	for _, e := range list {
-		cells = append(cells, []string{e.AssetTag, device.OS(e.OSType).Title(), e.Owner, e.CreatedBy, until(e.Expires), e.DeviceID})
+		cells = append(cells, []string{e.AssetTag, device.OS(e.OSType).Title(), e.Owner, e.CreatedBy, tool.Until(e.Expires), e.DeviceID})
 	}
 	console.Table(w, []string{"Asset Tag", "OS", "Owner", "Created By", "Expires", "Device ID"}, cells)
 	return nil

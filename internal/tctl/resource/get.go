@@ -1,4 +1,5 @@
-package tctl
+// Package resource is tctl's commands that read and write resources as files.
+package resource
 
 import (
 	"context"
@@ -11,11 +12,20 @@ import (
 	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) get() *cobra.Command {
+// Commands are the package's commands of one run.
+func Commands(run *tool.Tool) []*cobra.Command {
+	t := commands{run}
+	return []*cobra.Command{t.get(), t.create(), t.edit(), t.rm()}
+}
+
+type commands struct{ *tool.Tool }
+
+func (t commands) get() *cobra.Command {
 	var format console.Format
-	c := command("get KIND[/NAME]…", "Print resources", "tctl get users/myuser > myuser.yaml", 1, -1, func(ctx context.Context, args []string) error {
+	c := tool.Command("get KIND[/NAME]…", "Print resources", "tctl get users/myuser > myuser.yaml", -1, func(ctx context.Context, args []string) error {
 		list, err := t.resources(ctx, args)
 		if err != nil {
 			return err
@@ -23,7 +33,7 @@ func (t *tool) get() *cobra.Command {
 		_, name, _ := manifest.ParseRef(args[0])
 		return t.printResources(format, list, len(args) == 1 && name != "")
 	})
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	f := c.Flags().Lookup("format")
 	f.DefValue = "yaml"
 	format = "yaml"
@@ -31,7 +41,7 @@ func (t *tool) get() *cobra.Command {
 }
 
 // resources reads what the references name.
-func (t *tool) resources(ctx context.Context, refs []string) ([]*manifest.Resource, error) {
+func (t commands) resources(ctx context.Context, refs []string) ([]*manifest.Resource, error) {
 	type ref struct {
 		kind manifest.Kind
 		name string
@@ -44,7 +54,7 @@ func (t *tool) resources(ctx context.Context, refs []string) ([]*manifest.Resour
 		}
 		wanted = append(wanted, ref{kind, name})
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +79,7 @@ func read(ctx context.Context, c *client.Cluster, kind manifest.Kind, name strin
 }
 
 // printResources prints YAML documents, a JSON array (one resource that was named: an object), or a table.
-func (t *tool) printResources(format console.Format, list []*manifest.Resource, one bool) error {
+func (t commands) printResources(format console.Format, list []*manifest.Resource, one bool) error {
 	docs := [][]byte{}
 	for _, res := range list {
 		raw, err := res.JSON()

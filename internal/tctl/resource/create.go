@@ -1,4 +1,4 @@
-package tctl
+package resource
 
 import (
 	"context"
@@ -10,16 +10,17 @@ import (
 	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) create() *cobra.Command {
+func (t commands) create() *cobra.Command {
 	var force bool
-	c := command("create [-f] FILE|-", "Make resources from a file, all of its documents or none", "tctl create -f myuser.yaml", 1, 1, func(ctx context.Context, args []string) error {
+	c := tool.Command("create [-f] FILE|-", "Make resources from a file, all of its documents or none", "tctl create -f myuser.yaml", 1, func(ctx context.Context, args []string) error {
 		list, err := t.parseFile(args[0])
 		if err != nil {
 			return err
 		}
-		c, err := t.cluster(ctx)
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -34,7 +35,7 @@ func (t *tool) create() *cobra.Command {
 	return c
 }
 
-func (t *tool) parseFile(name string) ([]*manifest.Resource, error) {
+func (t commands) parseFile(name string) ([]*manifest.Resource, error) {
 	if name == "-" {
 		return manifest.Parse(t.In)
 	}
@@ -46,7 +47,7 @@ func (t *tool) parseFile(name string) ([]*manifest.Resource, error) {
 	return manifest.Parse(f)
 }
 
-func (t *tool) sayWritten(list []client.Written) {
+func (t commands) sayWritten(list []client.Written) {
 	for _, w := range list {
 		verb := "updated"
 		if w.Created {

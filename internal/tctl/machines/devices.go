@@ -1,4 +1,5 @@
-package tctl
+// Package machines is tctl's commands for devices, and the locks that end them.
+package machines
 
 import (
 	"context"
@@ -17,10 +18,19 @@ import (
 	"github.com/sallyport/sallyport/internal/hostinfo"
 	"github.com/sallyport/sallyport/internal/hwkey/local"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) devices() *cobra.Command {
-	return group("devices", "Trusted devices", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll",
+// Commands are the package's commands of one run.
+func Commands(run *tool.Tool) []*cobra.Command {
+	t := commands{run}
+	return []*cobra.Command{t.devices(), t.lock()}
+}
+
+type commands struct{ *tool.Tool }
+
+func (t commands) devices() *cobra.Command {
+	return tool.Group("devices", "Trusted devices", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll",
 		t.devicesAdd(), t.devicesList(), t.devicesEnroll(), t.devicesRemove(), t.devicesLock(), t.devicesUnenroll(), t.devicesTokens())
 }
 
@@ -38,7 +48,7 @@ func (f *deviceFlags) add(c *cobra.Command) {
 }
 
 // ref is the device that the flags name.
-func (t *tool) ref(f deviceFlags) (client.DeviceRef, error) {
+func (t commands) ref(f deviceFlags) (client.DeviceRef, error) {
 	named := 0
 	for _, set := range []bool{f.tag != "", f.id != "", f.current} {
 		if set {
@@ -57,7 +67,7 @@ func (t *tool) ref(f deviceFlags) (client.DeviceRef, error) {
 }
 
 // thisDevice names this machine: by what it says of itself, else by its hardware.
-func (t *tool) thisDevice() (client.DeviceRef, error) {
+func (t commands) thisDevice() (client.DeviceRef, error) {
 	data, tag := hostinfo.Collect(cluster.Version, time.Now())
 	if tag == "" {
 		dev, err := local.Open(local.Options{Dir: filepath.Join(t.tshHome(), "device"), TPM: t.Env("TSH_TPM")})
@@ -75,7 +85,7 @@ func (t *tool) thisDevice() (client.DeviceRef, error) {
 	return client.DeviceRef{Tag: tag, OS: data.OSType}, nil
 }
 
-func (t *tool) tshHome() string {
+func (t commands) tshHome() string {
 	if dir := t.Env("TSH_HOME"); dir != "" {
 		return dir
 	}
@@ -83,7 +93,7 @@ func (t *tool) tshHome() string {
 }
 
 // find reads the device that the flags name.
-func (t *tool) find(ctx context.Context, c *client.Cluster, r client.DeviceRef) (*device.Device, error) {
+func (t commands) find(ctx context.Context, c *client.Cluster, r client.DeviceRef) (*device.Device, error) {
 	list, err := c.List(ctx, manifest.Device)
 	if err != nil {
 		return nil, err
@@ -97,7 +107,7 @@ func (t *tool) find(ctx context.Context, c *client.Cluster, r client.DeviceRef) 
 	}
 	switch len(found) {
 	case 0:
-		return nil, fault.New(fault.NotFound, "device %q not found", or(r.Tag, r.ID)).WithReason("device_not_found").WithFix("tctl devices ls")
+		return nil, fault.New(fault.NotFound, "device %q not found", tool.Or(r.Tag, r.ID)).WithReason("device_not_found").WithFix("tctl devices ls")
 	case 1:
 		return found[0], nil
 	}
@@ -114,9 +124,9 @@ type devicesAddFlags struct {
 	ttl     time.Duration
 }
 
-func (t *tool) devicesAdd() *cobra.Command {
+func (t commands) devicesAdd() *cobra.Command {
 	var f devicesAddFlags
-	c := command("add --os=linux|macos|windows --asset-tag=TAG", "Put a device in the inventory", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll", 0, 0,
+	c := tool.Command("add --os=linux|macos|windows --asset-tag=TAG", "Put a device in the inventory", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll", 0,
 		func(ctx context.Context, _ []string) error { return t.addDevice(ctx, f) })
 	c.Flags().StringVar(&f.os, "os", "", "linux, macos or windows")
 	c.Flags().StringVar(&f.tag, "asset-tag", "", "the device's asset tag")
@@ -127,12 +137,12 @@ func (t *tool) devicesAdd() *cobra.Command {
 	return c
 }
 
-func (t *tool) addDevice(ctx context.Context, f devicesAddFlags) error {
+func (t commands) addDevice(ctx context.Context, f devicesAddFlags) error {
 	d, err := t.newDevice(f)
 	if err != nil {
 		return err
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -147,7 +157,7 @@ func (t *tool) addDevice(ctx context.Context, f devicesAddFlags) error {
 	return t.enrollToken(ctx, c, tokenRequest{client.DeviceRef{ID: added.ID}, f.owner, f.ttl, "text"})
 }
 
-func (t *tool) newDevice(f devicesAddFlags) (device.Device, error) {
+func (t commands) newDevice(f devicesAddFlags) (device.Device, error) {
 	d := device.Device{AssetTag: f.tag, Owner: f.owner, Source: &device.Source{Name: "tctl"}}
 	if f.current {
 		if f.os != "" || f.tag != "" {
@@ -176,7 +186,7 @@ type tokenRequest struct {
 }
 
 // enrollToken makes a device's token and prints how to spend it.
-func (t *tool) enrollToken(ctx context.Context, c *client.Cluster, r tokenRequest) error {
+func (t commands) enrollToken(ctx context.Context, c *client.Cluster, r tokenRequest) error {
 	token, expires, d, err := c.EnrollToken(ctx, r.ref, r.owner, r.ttl)
 	if err != nil {
 		return err
@@ -188,20 +198,20 @@ func (t *tool) enrollToken(ctx context.Context, c *client.Cluster, r tokenReques
 		AssetTag string    `json:"asset_tag"`
 	}{token, expires, d.ID, d.AssetTag}
 	return r.format.Print(t.Out, shown, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "Run the command below on device %q to enroll it, once, until %s:\n\ntsh device enroll --token=%s\n", d.AssetTag, until(expires), token)
+		_, err := fmt.Fprintf(w, "Run the command below on device %q to enroll it, once, until %s:\n\ntsh device enroll --token=%s\n", d.AssetTag, tool.Until(expires), token)
 		return err
 	})
 }
 
-func (t *tool) devicesEnroll() *cobra.Command {
+func (t commands) devicesEnroll() *cobra.Command {
 	var f deviceFlags
 	r := tokenRequest{}
-	c := command("enroll --asset-tag=TAG", "Make a device's enrollment token", "tctl devices enroll --asset-tag=C00AA0AAAA0A", 0, 0, func(ctx context.Context, _ []string) error {
+	c := tool.Command("enroll --asset-tag=TAG", "Make a device's enrollment token", "tctl devices enroll --asset-tag=C00AA0AAAA0A", 0, func(ctx context.Context, _ []string) error {
 		var err error
 		if r.ref, err = t.ref(f); err != nil {
 			return err
 		}
-		c, err := t.cluster(ctx)
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}
@@ -211,13 +221,13 @@ func (t *tool) devicesEnroll() *cobra.Command {
 	c.Flags().StringVar(&r.owner, "owner", "", "the user whom the device will belong to")
 	c.Flags().DurationVar(&r.ttl, "enroll-ttl", time.Hour, "how long the token lives")
 	c.Flags().DurationVar(&r.ttl, "ttl", time.Hour, "the same")
-	formatFlag(c, &r.format)
+	tool.FormatFlag(c, &r.format)
 	return c
 }
 
-func (t *tool) devicesRemove() *cobra.Command {
+func (t commands) devicesRemove() *cobra.Command {
 	var f deviceFlags
-	c := command("rm --asset-tag=TAG", "Remove a device and end what it was used for", "tctl devices rm --asset-tag=C00AA0AAAA0A", 0, 0, func(ctx context.Context, _ []string) error {
+	c := tool.Command("rm --asset-tag=TAG", "Remove a device and end what it was used for", "tctl devices rm --asset-tag=C00AA0AAAA0A", 0, func(ctx context.Context, _ []string) error {
 		c, d, err := t.named(ctx, f)
 		if err != nil {
 			return err
@@ -234,12 +244,12 @@ func (t *tool) devicesRemove() *cobra.Command {
 }
 
 // named reaches the cluster and reads the device that the flags name.
-func (t *tool) named(ctx context.Context, f deviceFlags) (*client.Cluster, *device.Device, error) {
+func (t commands) named(ctx context.Context, f deviceFlags) (*client.Cluster, *device.Device, error) {
 	r, err := t.ref(f)
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -247,14 +257,14 @@ func (t *tool) named(ctx context.Context, f deviceFlags) (*client.Cluster, *devi
 	return c, d, err
 }
 
-func (t *tool) devicesUnenroll() *cobra.Command {
+func (t commands) devicesUnenroll() *cobra.Command {
 	var f deviceFlags
-	c := command("unenroll --asset-tag=TAG", "Take a device's credentials and end what was issued on them", "tctl devices unenroll --asset-tag=C00AA0AAAA0A", 0, 0, func(ctx context.Context, _ []string) error {
+	c := tool.Command("unenroll --asset-tag=TAG", "Take a device's credentials and end what was issued on them", "tctl devices unenroll --asset-tag=C00AA0AAAA0A", 0, func(ctx context.Context, _ []string) error {
 		r, err := t.ref(f)
 		if err != nil {
 			return err
 		}
-		c, err := t.cluster(ctx)
+		c, err := t.Cluster(ctx)
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package tctl
+package people
 
 import (
 	"context"
@@ -9,10 +9,11 @@ import (
 
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-func (t *tool) bots() *cobra.Command {
-	return group("bots", "Programs that may log in", "tctl bots add ci --roles=access --address=10.0.0.0/24",
+func (t commands) bots() *cobra.Command {
+	return tool.Group("bots", "Programs that may log in", "tctl bots add ci --roles=access --address=10.0.0.0/24",
 		t.botsAdd(), t.botsList(), t.botsRemove())
 }
 
@@ -22,21 +23,21 @@ type botsAddFlags struct {
 	format  console.Format
 }
 
-func (t *tool) botsAdd() *cobra.Command {
+func (t commands) botsAdd() *cobra.Command {
 	var f botsAddFlags
-	c := command("add NAME --roles=ROLE,…", "Make a bot and print the token of its first login", "tctl bots add ci --roles=access --address=10.0.0.0/24", 1, 1,
+	c := tool.Command("add NAME --roles=ROLE,…", "Make a bot and print the token of its first login", "tctl bots add ci --roles=access --address=10.0.0.0/24", 1,
 		func(ctx context.Context, args []string) error { return t.addBot(ctx, args[0], f) })
 	c.Flags().StringSliceVar(&f.roles, "roles", nil, "the bot's roles")
 	c.Flags().StringVar(&f.address, "address", "", "a CIDR: where it may come from")
-	formatFlag(c, &f.format)
+	tool.FormatFlag(c, &f.format)
 	return c
 }
 
-func (t *tool) addBot(ctx context.Context, name string, f botsAddFlags) error {
+func (t commands) addBot(ctx context.Context, name string, f botsAddFlags) error {
 	if len(f.roles) == 0 {
 		return console.Usagef("--roles must be set: bots add %s --roles=access", name)
 	}
-	c, err := t.cluster(ctx)
+	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,26 +47,26 @@ func (t *tool) addBot(ctx context.Context, name string, f botsAddFlags) error {
 	}
 	return f.format.Print(t.Out, i, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "Bot %q has been created.\nIts token works once, until %s:\n\n%s\n\nKeep it in a file on the bot's machine and run there:\n\n"+
-			"tsh login --proxy=%s --ca-pin=%s --user=%s --token=@FILE\n", name, until(i.Expires), i.Token, or(i.Proxy, "HOST:3080"), i.CAPin, name)
+			"tsh login --proxy=%s --ca-pin=%s --user=%s --token=@FILE\n", name, tool.Until(i.Expires), i.Token, tool.Or(i.Proxy, "HOST:3080"), i.CAPin, name)
 		return err
 	})
 }
 
-func (t *tool) botsList() *cobra.Command {
+func (t commands) botsList() *cobra.Command {
 	var format console.Format
-	c := command("ls", "List bots", "tctl bots ls", 0, 0, func(ctx context.Context, _ []string) error {
+	c := tool.Command("ls", "List bots", "tctl bots ls", 0, func(ctx context.Context, _ []string) error {
 		rows, err := t.accounts(ctx, identity.Bot)
 		if err != nil {
 			return err
 		}
 		return t.printAccounts(format, rows)
 	})
-	formatFlag(c, &format)
+	tool.FormatFlag(c, &format)
 	return c
 }
 
-func (t *tool) botsRemove() *cobra.Command {
-	return command("rm NAME", "Remove a bot and end what was issued to it", "tctl bots rm ci", 1, 1, func(ctx context.Context, args []string) error {
+func (t commands) botsRemove() *cobra.Command {
+	return tool.Command("rm NAME", "Remove a bot and end what was issued to it", "tctl bots rm ci", 1, func(ctx context.Context, args []string) error {
 		return t.removeAccount(ctx, args[0], identity.Bot)
 	})
 }
