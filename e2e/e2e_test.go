@@ -26,13 +26,14 @@ import (
 	"github.com/sallyport/sallyport/internal/login"
 	"github.com/sallyport/sallyport/internal/swtpm"
 	"github.com/sallyport/sallyport/internal/tctl"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 	"github.com/sallyport/sallyport/internal/tsh"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"tsh":  program(func(ctx context.Context, s console.Streams) int { return tsh.Main(ctx, os.Args[1:], s) }),
-		"tctl": program(func(ctx context.Context, s console.Streams) int { return tctl.Main(ctx, tctl.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:]) }),
+		"tctl": program(func(ctx context.Context, s console.Streams) int { return tctl.Main(ctx, tool.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:]) }),
 		// otpcode prints the current code of the otpauth:// URL that it reads.
 		"otpcode": func() {
 			raw, err := io.ReadAll(os.Stdin)

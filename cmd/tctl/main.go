@@ -9,13 +9,14 @@ import (
 
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/tctl"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 	"github.com/sallyport/sallyport/internal/tsh"
 )
 
 func main() {
 	s := console.Standard()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := tctl.Main(ctx, tctl.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:])
+	code := tctl.Main(ctx, tool.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
