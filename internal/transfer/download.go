@@ -1,14 +1,13 @@
-package session
+package transfer
 
 import (
 	"errors"
-	"io"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 )
 
 // place is where a copy lands: a folder that nothing of it leaves, or the one file that was typed.
@@ -138,7 +137,7 @@ func (t *transfer) fetchFolder(from string, root *os.Root, name string, depth in
 			err = t.fetchInto(path.Join(from, e.Name()), root, filepath.Join(name, e.Name()), st, depth+1)
 		}
 		if err != nil {
-			t.fail(path.Join(from, plain(e.Name())), err)
+			t.fail(fmt.Sprintf("%s/%q", from, e.Name()), err)
 		}
 	}
 	if !t.Preserve {
@@ -195,27 +194,4 @@ func checkNameOn(name string, windows bool) error {
 		return errName
 	}
 	return nil
-}
-
-// headText keeps the first words that are written to it.
-type headText struct {
-	mu   sync.Mutex
-	text strings.Builder // guarded by mu
-}
-
-var _ io.Writer = (*headText)(nil)
-
-func (t *headText) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if left := maxText - t.text.Len(); left > 0 {
-		t.text.Write(b[:min(left, len(b))])
-	}
-	return len(b), nil
-}
-
-func (t *headText) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.text.String()
 }
