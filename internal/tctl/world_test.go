@@ -1,3 +1,5 @@
+//go:build linux
+
 package tctl_test
 
 import (
@@ -7,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +27,7 @@ type world struct {
 	state daemon.State
 	env   map[string]string
 	login tool.Login
+	stop  func()
 }
 
 // newWorld starts auth and a proxy on loopback.
@@ -34,10 +38,18 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	c := config.Default("example.com")
-	c.DataDir, c.SSH = dir, nil
-	c.Auth.Listen, c.Proxy.Listen = "127.0.0.1:0", "127.0.0.1:0"
 	w := &world{t: t, dir: dir, env: map[string]string{"SALLYPORT_DATA_DIR": dir, "HOME": dir}}
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	return w
+}
+
+// start runs the daemon until stop.
+func (w *world) start() {
+	w.t.Helper()
+	c := config.Default("example.com")
+	c.DataDir, c.SSH = w.dir, nil
+	c.Auth.Listen, c.Proxy.Listen = "127.0.0.1:0", "127.0.0.1:0"
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, ready := make(chan error, 1), make(chan daemon.State, 1)
 	var log bytes.Buffer
@@ -45,21 +57,20 @@ func newWorld(t *testing.T) *world {
 		ended <- daemon.Run(ctx, daemon.Options{Config: c, Executable: "/bin/false", Out: io.Discard,
 			Log: slog.New(slog.NewTextHandler(&log, nil)), Ready: func(s daemon.State) { ready <- s }})
 	}()
-	t.Cleanup(func() {
+	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("the daemon ended with %v\n%s", err, log.String())
+			w.t.Errorf("the daemon ended with %v\n%s", err, log.String())
 		}
 	})
 	select {
 	case w.state = <-ready:
 	case err := <-ended:
 		ended <- nil
-		t.Fatalf("the daemon did not start: %v\n%s", err, log.String())
+		w.t.Fatalf("the daemon did not start: %v\n%s", err, log.String())
 	case <-time.After(30 * time.Second):
-		t.Fatal("the daemon did not start within 30 s")
+		w.t.Fatal("the daemon did not start within 30 s")
 	}
-	return w
 }
 
 // result is what one run of tctl left.

@@ -92,27 +92,27 @@ func (t commands) tshHome() string {
 	return filepath.Join(t.Env("HOME"), ".tsh")
 }
 
-// find reads the device that the flags name.
-func (t commands) find(ctx context.Context, c *client.Cluster, r client.DeviceRef) (*device.Device, error) {
-	list, err := c.List(ctx, manifest.Device)
+// find reads the device that a reference names.
+func find(ctx context.Context, c *client.Cluster, r client.DeviceRef) (*device.Device, error) {
+	var list []*manifest.Resource
+	var err error
+	if r.OS != "" { // a tag alone may be that of several systems
+		list, err = c.List(ctx, manifest.Device)
+	} else if res, e := c.Get(ctx, manifest.Device, tool.Or(r.ID, r.Tag)); e == nil {
+		list = append(list, res)
+	} else {
+		err = e
+	}
 	if err != nil {
 		return nil, err
 	}
-	var found []*device.Device
 	for _, res := range list {
 		d, ok := res.Spec.(*device.Device)
 		if ok && (r.ID == "" || d.ID == r.ID) && (r.Tag == "" || d.AssetTag == r.Tag) && (r.OS == "" || d.OSType == r.OS) {
-			found = append(found, d)
+			return d, nil
 		}
 	}
-	switch len(found) {
-	case 0:
-		return nil, fault.New(fault.NotFound, "device %q not found", tool.Or(r.Tag, r.ID)).WithReason("device_not_found").WithFix("tctl devices ls")
-	case 1:
-		return found[0], nil
-	}
-	return nil, fault.New(fault.Invalid, "found multiple devices for asset tag %q, please retry using the device ID instead", r.Tag).
-		WithReason("device_ambiguous").WithFix("tctl devices ls")
+	return nil, fault.New(fault.NotFound, "device %q not found", tool.Or(r.Tag, r.ID)).WithReason("device_not_found").WithFix("tctl devices ls")
 }
 
 type devicesAddFlags struct {
@@ -253,7 +253,7 @@ func (t commands) named(ctx context.Context, f deviceFlags) (*client.Cluster, *d
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := t.find(ctx, c, r)
+	d, err := find(ctx, c, r)
 	return c, d, err
 }
 

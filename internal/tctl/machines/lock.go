@@ -81,7 +81,7 @@ func (t commands) makeLock(ctx context.Context, f lockFlags) error {
 		return err
 	}
 	if l.Target.Device != "" && uuid.Validate(l.Target.Device) != nil {
-		d, err := t.find(ctx, c, client.DeviceRef{Tag: device.NormalTag(l.Target.Device)})
+		d, err := find(ctx, c, client.DeviceRef{Tag: device.NormalTag(l.Target.Device)})
 		if err != nil {
 			return err
 		}
