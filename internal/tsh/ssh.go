@@ -176,7 +176,7 @@ func (a *app) forward(ctx context.Context, c *session.Client, f sshFlags) error 
 				return &console.Usage{Err: err}
 			}
 			if l.remote {
-				_, err = c.ForwardRemote(ctx, fw, report)
+				_, err = c.ForwardRemote(fw, report)
 			} else {
 				_, err = c.ForwardLocal(ctx, fw, report)
 			}
