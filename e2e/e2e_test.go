@@ -32,8 +32,10 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"tsh":  program(func(ctx context.Context, s console.Streams) int { return tsh.Main(ctx, os.Args[1:], s) }),
-		"tctl": program(func(ctx context.Context, s console.Streams) int { return tctl.Main(ctx, tool.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:]) }),
+		"tsh": program(func(ctx context.Context, s console.Streams) int { return tsh.Main(ctx, os.Args[1:], s) }),
+		"tctl": program(func(ctx context.Context, s console.Streams) int {
+			return tctl.Main(ctx, tool.Program{Streams: s, Login: tsh.Login(s)}, os.Args[1:])
+		}),
 		// otpcode prints the current code of the otpauth:// URL that it reads.
 		"otpcode": func() {
 			raw, err := io.ReadAll(os.Stdin)
@@ -295,7 +297,6 @@ func cmdReplace(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, from, to, 1)), 0o600))
 }
-
 
 // otpSecret finds the secret of the otpauth:// URL in a text.
 func otpSecret(text string) []byte {

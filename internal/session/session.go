@@ -153,7 +153,7 @@ func (c Config) checkHost(key ssh.PublicKey) error {
 	if err != nil {
 		return wrong.WithCause("its certificate says nothing of its host").Wrapping(err)
 	}
-	if host.Role != identity.RoleNode && host.Role != identity.RoleAuth {
+	if host.Role != identity.RoleNode {
 		return wrong.WithCause("its certificate is that of a %s", host.Role)
 	}
 	now := c.Now()
@@ -177,6 +177,9 @@ func (c Config) failed(ctx context.Context, host, err error) error {
 	}
 	if host != nil {
 		return host
+	}
+	if own := (*fault.Error)(nil); errors.As(err, &own) {
+		return own // the key could not sign, and says why
 	}
 	if strings.Contains(err.Error(), "unable to authenticate") {
 		return fault.New(fault.Denied, "%q did not accept this login's certificate", c.Target).WithReason("authentication").
