@@ -126,8 +126,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err := s.Throttle.Allow(start.User, from.Addr); err != nil {
 		return Result{}, err
 	}
-	secret, err := s.factors(ctx, from, start, c)
-	if err != nil {
+	if err := s.factors(ctx, from, start, c); err != nil {
 		return Result{}, err
 	}
 	s.Throttle.Succeeded(start.User, from.Addr)
@@ -158,10 +157,11 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	}
 	ev := event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: eventDevice(id.Device),
 		Session: &event.Session{Addr: from.Addr.String()}}
-	var ops []store.Op
-	if secret.notices != nil {
-		r.Notices, ops = secret.notices, secret.ops
+	notices, ops, err := s.notices(ctx, id.Name, id.Device)
+	if err != nil {
+		return Result{}, err
 	}
+	r.Notices = notices
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil && !errors.Is(err, store.ErrConflict) {
 		return Result{}, err
 	} else if err != nil { // somebody else took the notices; they are shown twice rather than never
