@@ -14,10 +14,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-tpm/tpm2"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
@@ -63,7 +65,9 @@ func program(run func(context.Context, console.Streams) int) func() {
 }
 
 func TestScripts(t *testing.T) {
-	need(t, "swtpm")
+	for _, peer := range []string{"swtpm", "swtpm_setup", "ssh", "scp", "ssh-keygen", "ssh-add"} {
+		need(t, peer)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
@@ -79,7 +83,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "stop": cmdStop, "tpm": cmdTPM, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
-			"replace": cmdReplace, "dmi": cmdDMI,
+			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground,
 		},
 	})
 }
@@ -221,11 +225,60 @@ func cmdTPM(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { s.Close() })
 	ts.Setenv(args[0], s.Socket)
+	emulators.Store(s.Socket, s)
 	if o.EKCert {
 		pem, err := s.CA.PEM()
 		ts.Check(err)
 		ts.Check(os.WriteFile(filepath.Join(ts.Getenv("WORK"), args[0]+".pem"), pem, 0o600))
 	}
+}
+
+// emulators are the TPMs by their sockets, and signed how often each had signed when it was last asked.
+var emulators, signed sync.Map
+
+// cmdSignatures compares how often the TPM in a variable has signed (TPM2_Sign) since it was last asked: signatures
+// NAME N; without N it only begins to count.
+func cmdSignatures(ts *testscript.TestScript, _ bool, args []string) {
+	v, ok := emulators.Load(ts.Getenv(args[0]))
+	if !ok {
+		ts.Fatalf("no TPM %s", args[0])
+	}
+	n := v.(*swtpm.Emulator).Count(tpm2.TPMCCSign)
+	before, _ := signed.Swap(args[0], n)
+	if len(args) == 1 {
+		return
+	}
+	if got := fmt.Sprint(n - before.(int)); got != args[1] {
+		ts.Fatalf("the TPM signed %s times, want %s", got, args[1])
+	}
+}
+
+// cmdBackground starts a program that is ended with the script, and waits until FILE exists: background FILE cmd...
+func cmdBackground(ts *testscript.TestScript, _ bool, args []string) {
+	exe := args[1]
+	for d := range strings.SplitSeq(ts.Getenv("PATH"), ":") {
+		if _, err := os.Stat(filepath.Join(d, exe)); err == nil {
+			exe = filepath.Join(d, exe)
+			break
+		}
+	}
+	cmd := exec.Command(exe, args[2:]...)
+	cmd.Dir = ts.Getenv("WORK")
+	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "PATH", "LANG", "USER"} {
+		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
+	}
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	for range 100 {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("%s did not appear", args[0])
 }
 
 // cmdDMI writes what the machine says of itself: dmi SERIAL.
