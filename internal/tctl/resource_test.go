@@ -3,12 +3,18 @@
 package tctl_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/tctl"
+	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
 func (w *world) file(name, text string) string {
@@ -84,6 +90,7 @@ func TestGet(t *testing.T) {
 // TestEdit runs an editor that is a script.
 func TestEdit(t *testing.T) {
 	w := newWorld(t)
+	t.Setenv("TMPDIR", t.TempDir())
 	edit := func(script string, args ...string) result {
 		w.env["EDITOR"] = w.file("editor.sh", "#!/bin/sh\n"+script+"\n")
 		return w.run("", append([]string{"edit"}, args...)...)
@@ -126,4 +133,36 @@ func TestEdit(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "tctl-role-*.yaml")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// TestMain makes of this program an editor, for TestEditRace: it takes the revision out, edits, and meanwhile another
+// administrator edits too.
+func TestMain(m *testing.M) {
+	other, dir := os.Getenv("TEST_OTHER_EDIT"), os.Getenv("TEST_DATA_DIR")
+	if other == "" {
+		os.Exit(m.Run())
+	}
+	path := os.Args[len(os.Args)-1]
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		raw = regexp.MustCompile(`(?m)^  revision: .*\n`).ReplaceAll(raw, nil)
+		err = os.WriteFile(path, bytes.Replace(raw, []byte("12h"), []byte("11h"), 1), 0o600)
+	}
+	if err != nil {
+		os.Exit(3)
+	}
+	p := tool.Program{Streams: console.Standard()}
+	os.Exit(tctl.Main(context.Background(), p, []string{"--data-dir", dir, "create", "-f", other}))
+}
+
+func TestEditRace(t *testing.T) {
+	w := newWorld(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv("TEST_DATA_DIR", w.dir)
+	t.Setenv("TEST_OTHER_EDIT", w.file("other.yaml", strings.Replace(w.ok("get", "role/access"), "12h", "10h", 1)))
+	w.env["EDITOR"] = os.Args[0]
+	r := w.fails(1, `role "access" was changed since it was read`, "edit", "role/access")
+	has(t, r.out, `role "access" has been updated`) // by the other one
+	has(t, r.err, "the edit is kept in ")
+	has(t, w.ok("get", "role/access"), "max_session_ttl: 10h")
 }
