@@ -100,7 +100,7 @@ func Decide(in Input) Decision {
 	if who == nil || !identity.ValidName(who.Name) {
 		return refuse(NoIdentity, Source{})
 	}
-	if !in.Now.Before(who.Validity.Expires) {
+	if in.Now.IsZero() || !in.Now.Before(who.Validity.Expires) {
 		return refuse(ExpiredLogin, Source{Kind: FromLogin})
 	}
 	for i := range in.Locks {

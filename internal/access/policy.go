@@ -83,7 +83,7 @@ func (p *Policy) grants(in *Input) bool {
 	case target.Kube, target.App:
 		return true
 	case target.Administration:
-		return p.allow.rule(in, true)
+		return a.Verb != "" && p.allow.rule(in, true)
 	}
 	return false
 }
@@ -122,26 +122,33 @@ func (s *side) labels(k target.Kind) label.Selector {
 	return nil
 }
 
-// rule reports whether a rule of the side names kind and verb, and its predicate holds. Where the object is not
-// known yet, unknown is the answer of a predicate: the use case that knows it asks again.
-func (s *side) rule(in *Input, unknown bool) bool {
+// rule reports whether a rule of the side, the allow side or the deny side, names kind and verb, and its predicate
+// holds. Where the object is not known yet the allow side says yes and the deny side no: the use case that knows it
+// asks again. Where none will, or the predicate is broken, it is the other way round.
+func (s *side) rule(in *Input, allow bool) bool {
 	for i, r := range s.Rules {
 		if !names(r.Resources, in.Target.Name) || !names(r.Verbs, in.Action.Verb) {
 			continue
 		}
+		answer := true
 		switch {
 		case r.Where == "":
-			return true
-		case in.Target.Object == nil:
-			if unknown {
-				return true
-			}
-		case s.where[i].holds(in, !unknown):
+		case in.Target.Object != nil:
+			answer = s.where[i].holds(in, !allow)
+		case s.where[i].program == nil || !names(askedByObject, in.Target.Name):
+			answer = !allow
+		default:
+			answer = allow
+		}
+		if answer {
 			return true
 		}
 	}
 	return false
 }
+
+// askedByObject are the kinds whose use cases ask again with the object; of others no predicate can be judged.
+var askedByObject = []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node"}
 
 func names(list []string, s string) bool {
 	for _, x := range list {

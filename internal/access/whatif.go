@@ -73,7 +73,7 @@ func WhatIf(in Input) []string {
 // Selects reports whether some role of the identity grants something on the target, whatever device and login it is
 // asked with: what a listing shows.
 func Selects(in Input) bool {
-	if in.Identity == nil || !in.Now.Before(in.Identity.Validity.Expires) {
+	if in.Identity == nil || in.Now.IsZero() || !in.Now.Before(in.Identity.Validity.Expires) {
 		return false
 	}
 	for i := range in.Locks {

@@ -44,6 +44,7 @@ func (l Lock) InForce(now time.Time) bool { return l.Expires.IsZero() || now.Bef
 
 // Matches reports whether the lock refuses this identity at this target, whose id and login are those of the action.
 // A lock with a target that this build cannot compare matches everybody it might mean.
+// A lock on a node keeps people off the node, not administrators off its record.
 func (l Lock) Matches(who *identity.User, where target.Target, what target.Action) bool {
 	t := l.Target
 	if t == (Target{}) {
@@ -64,7 +65,7 @@ func (l Lock) Matches(who *identity.User, where target.Target, what target.Actio
 	if t.DeviceCredential != "" && (who.Device == nil || who.Device.CredentialID != t.DeviceCredential) {
 		return false
 	}
-	if t.ServerID != "" && t.ServerID != where.ID {
+	if t.ServerID != "" && (t.ServerID != where.ID || where.Kind == target.Administration) {
 		return false
 	}
 	if t.MFADevice != "" && !has(who.Traits["mfa_device"], t.MFADevice) {
