@@ -138,7 +138,7 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 	if ssh.Unmarshal(payload, &m) != nil || m.Port > 65535 {
 		return false, nil
 	}
-	bind, err := c.bindAddress(m)
+	network, bind, err := c.bindAddress(m)
 	asked := &event.Action{Target: m.key(), Direction: "listen"}
 	if err != nil || !c.session.Limits().PortForwarding {
 		text := noForwarding
@@ -151,7 +151,7 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 	if c.session.Record(c.ctx, event.Event{Kind: event.Port, Success: true, Action: asked}) != nil {
 		return false, nil
 	}
-	l, err := net.Listen("tcp", bind)
+	l, err := net.Listen(network, bind)
 	if err != nil {
 		return false, nil
 	}
@@ -180,10 +180,10 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 }
 
 // bindAddress is where to listen: at the loopback unless an address was asked for, as any login could itself.
-func (c *connection) bindAddress(m forwardRequest) (string, error) {
+func (c *connection) bindAddress(m forwardRequest) (network, address string, err error) {
 	if m.Port != 0 && m.Port < privileged {
 		if login, err := c.node.lookup(c.ssh.User()); err != nil || login.UID != 0 {
-			return "", fmt.Errorf("port %d is root's to listen on", m.Port)
+			return "", "", fmt.Errorf("port %d is root's to listen on", m.Port)
 		}
 	}
 	host := m.Address
@@ -193,9 +193,13 @@ func (c *connection) bindAddress(m forwardRequest) (string, error) {
 	}
 	a, err := netip.ParseAddr(host)
 	if err != nil {
-		return "", fmt.Errorf("%.40q is no address to listen on", m.Address)
+		return "", "", fmt.Errorf("%.40q is no address to listen on", m.Address)
 	}
-	return netip.AddrPortFrom(a, uint16(m.Port)).String(), nil
+	network = "tcp"
+	if a.Is4() { // else 0.0.0.0 is every IPv6 address too
+		network = "tcp4"
+	}
+	return network, netip.AddrPortFrom(a, uint16(m.Port)).String(), nil
 }
 
 func (c *connection) unlisten(payload []byte) bool {

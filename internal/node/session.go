@@ -31,8 +31,8 @@ type sessionChannel struct {
 
 	mu      sync.Mutex
 	process *shell.Process // guarded by mu; nil until started
-	ended   bool           // guarded by mu: the cause of the end is being told
-	told    chan struct{}  // closed once it was
+	ended   bool           // guarded by mu: by the process's end, or by a cut
+	told    chan struct{}  // closed once the cause of a cut was told
 }
 
 func (c *connection) openSession(ch ssh.NewChannel) {
@@ -276,8 +276,7 @@ func (s *sessionChannel) input(p *shell.Process, note func(shell.FileAction) err
 	}
 	var f *fault.Error
 	if errors.As(err, &f) {
-		s.say(f.Lines())
-		p.Kill()
+		s.cut(f.Lines())
 		return
 	}
 	if s.terminal == nil {
@@ -294,14 +293,14 @@ func (s *sessionChannel) carry() {
 	exit := p.Wait()
 	out.Wait()
 	s.mu.Lock()
-	ended := s.ended
+	cut := s.ended
+	s.ended = true
 	s.mu.Unlock()
-	if ended {
+	if cut {
 		<-s.told
 		p.Close()
 		return
 	}
-	_ = s.channel.CloseWrite()
 	s.report(exit)
 	p.Close() // before the channel: what the process left in the background is not the session's any more
 	_ = s.channel.Close()

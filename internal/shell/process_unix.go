@@ -189,30 +189,35 @@ func (p *Process) Signal(name string) error {
 }
 
 func (p *Process) signal(n syscall.Signal) error {
+	fg, _ := foreground(p.terminal)
+	return p.signalGroups(n, fg)
+}
+
+// signalGroups signals the process's group and, where it is of the same session, the terminal's foreground group. The
+// process's id is its session's, and nobody else's as long as it is not reaped.
+func (p *Process) signalGroups(n syscall.Signal, fg int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
 		return os.ErrProcessDone
 	}
-	group := p.cmd.Process.Pid
-	if fg, ok := foreground(p.terminal); ok {
+	pid := p.cmd.Process.Pid
+	if sid, err := unix.Getsid(fg); fg > 1 && fg != pid && err == nil && sid == pid {
 		_ = syscall.Kill(-fg, n)
-		if fg == group {
-			return nil
-		}
 	}
-	return syscall.Kill(-group, n)
+	return syscall.Kill(-pid, n)
 }
 
-// Kill ends the process and its group: it is told to hang up, and killed a moment later. Programs that took
-// themselves out of the group stay, as they do with sshd.
+// Kill ends the process, its group and the terminal's foreground group: they are told to hang up, and killed a moment
+// later. Programs that took themselves out of these stay, as they do with sshd.
 func (p *Process) Kill() {
 	p.kill.Do(func() {
-		_ = p.signal(syscall.SIGHUP)
-		_ = p.signal(syscall.SIGCONT)
+		fg, _ := foreground(p.terminal) // it is not to be had any more once the shell has ended
+		_ = p.signalGroups(syscall.SIGHUP, fg)
+		_ = p.signalGroups(syscall.SIGCONT, fg)
 		p.killing.Go(func() {
 			time.Sleep(graceTime)
-			_ = p.signal(syscall.SIGKILL)
+			_ = p.signalGroups(syscall.SIGKILL, fg)
 			p.closeEnds()
 		})
 	})
