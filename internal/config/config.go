@@ -104,7 +104,7 @@ type authFile struct {
 	Storage *struct {
 		Type string `yaml:"type"`
 	} `yaml:"storage"`
-	Recordings     *yaml.Node `yaml:"recordings"`
+	Recordings     yaml.Node `yaml:"recordings"`
 	Authentication *struct {
 		SecondFactors []string `yaml:"second_factors"`
 		DeviceTrust   *struct {
@@ -244,7 +244,7 @@ func (b builder) auth(c *Config, f file) error {
 	if s := f.Auth.Storage; s != nil && s.Type != "" && s.Type != "sqlite" {
 		return b.bad("auth.storage.type", "%q is not enforced by this build, want sqlite", s.Type)
 	}
-	if f.Auth.Recordings != nil {
+	if f.Auth.Recordings.Kind != 0 {
 		return b.bad("auth.recordings", "not enforced by this build")
 	}
 	if au := f.Auth.Authentication; au != nil {

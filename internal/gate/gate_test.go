@@ -212,7 +212,9 @@ func TestChangesCut(t *testing.T) {
 	}{
 		{"a lock", func(f *fixture) { f.put(&lock.Lock{Name: "l", Target: lock.Target{User: "alice"}}) }, "locked"},
 		{"a lock on the node", func(f *fixture) { f.put(&lock.Lock{Name: "l", Target: lock.Target{ServerID: "n1"}}) }, "locked"},
-		{"the role removed", func(f *fixture) { f.apply(snapshot.Change{Removed: []snapshot.Ref{{Kind: manifest.Role, Name: "access"}}}) }, "not_granted"},
+		{"the role removed", func(f *fixture) {
+			f.apply(snapshot.Change{Removed: []snapshot.Ref{{Kind: manifest.Role, Name: "access"}}})
+		}, "not_granted"},
 		{"the role edited", func(f *fixture) {
 			r := role.Presets()[0]
 			r.Options.DeviceTrustMode = device.ModeRequired

@@ -1,0 +1,117 @@
+package tunnel
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+// TestVectors are those of docs/protocol/port.md.
+func TestVectors(t *testing.T) {
+	for _, c := range []struct {
+		v    any
+		want string
+	}{
+		{Status{OK: true}, "000b" + hex.EncodeToString([]byte(`{"ok":true}`))},
+		{Dial{Target: "web", Door: DoorSSH, Ticket: "t"}, "002a" + hex.EncodeToString([]byte(`{"target":"web","door":"ssh","ticket":"t"}`))},
+		{Header{Client: netip.MustParseAddrPort("203.0.113.7:50122"), Target: "id", Door: DoorSSH}, "003d" + hex.EncodeToString([]byte(`{"client":"203.0.113.7:50122","target":"id","door":"ssh"}`))},
+	} {
+		var b bytes.Buffer
+		if err := WriteFrame(&b, c.v); err != nil {
+			t.Fatal(err)
+		}
+		want, _ := hex.DecodeString(c.want)
+		if got := b.Bytes(); !bytes.Equal(got[2:], want[2:]) || int(got[0])<<8+int(got[1]) != len(got)-2 {
+			t.Errorf("got %x", got)
+		}
+	}
+}
+
+func TestReadFrameRefuses(t *testing.T) {
+	for name, raw := range map[string]string{
+		"empty": "", "truncated length": "\x00", "truncated body": "\x00\x05{}", "oversized": "\xff\xff{}", "no JSON": "\x00\x02xx",
+		"an unknown field": "\x00\x0e{\"okay\":false}x",
+	} {
+		var s Status
+		if err := ReadFrame(strings.NewReader(raw), &s); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+	if err := WriteFrame(io.Discard, strings.Repeat("x", maxFrame)); err == nil {
+		t.Error("an oversized frame was written")
+	}
+}
+
+func TestStatusCarriesFaults(t *testing.T) {
+	f := fault.New(fault.NotFound, "node %q not found", "x").WithReason("not_found").WithFix("tsh ls")
+	got := fault.Of(StatusOf(f).Err())
+	if got.Kind != fault.NotFound || got.Reason != "not_found" || got.Text != f.Text || got.Fix != "tsh ls" {
+		t.Fatalf("%+v", got)
+	}
+	if (Status{}).Err() == nil {
+		t.Fatal("an empty status is no OK")
+	}
+}
+
+func TestStreams(t *testing.T) {
+	a, b := net.Pipe()
+	server := make(chan *Tunnel, 1)
+	go func() {
+		s, err := Server(b)
+		if err != nil {
+			t.Error(err)
+		}
+		server <- s
+	}()
+	c, err := Client(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := <-server
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Serve(func(st *Stream) {
+			defer st.Close()
+			if st.RemoteAddr().String() != "[2001:db8::1]:7" || st.Header.Target != "t" {
+				t.Errorf("%+v", st.Header)
+			}
+			_, _ = io.Copy(st, st)
+		})
+	}()
+	st, err := c.Open(t.Context(), Header{Client: netip.MustParseAddrPort("[2001:db8::1]:7"), Target: "t", Door: DoorSSH})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(st, buf); err != nil || string(buf) != "hello" {
+		t.Fatalf("%q %v", buf, err)
+	}
+	st.Close()
+	c.Close()
+	if err := <-ended; err != nil && !errors.Is(err, io.EOF) {
+		t.Log(err)
+	}
+	<-s.Done()
+}
+
+func FuzzReadFrame(f *testing.F) {
+	f.Add([]byte("\x00\x0b{\"ok\":true}"))
+	f.Add([]byte("\x00\x00"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var d Dial
+		r := bytes.NewReader(raw)
+		if ReadFrame(r, &d) == nil && len(raw)-r.Len() > maxFrame+2 {
+			t.Fatal("read more than a frame")
+		}
+	})
+}
