@@ -21,11 +21,11 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/daemon"
 	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/quickstart"
 	"github.com/sallyport/sallyport/internal/swtpm"
 	"github.com/sallyport/sallyport/internal/tctl"
 	"github.com/sallyport/sallyport/internal/tctl/tool"
@@ -47,11 +47,7 @@ func TestMain(m *testing.M) {
 			fmt.Println(login.OTP(otpSecret(string(raw)), time.Now()))
 		},
 		"sallyport": program(func(ctx context.Context, s console.Streams) int {
-			root := &cobra.Command{Use: "sallyport", SilenceErrors: true, SilenceUsage: true}
-			root.AddCommand(daemon.Commands(s)...)
-			err := root.ExecuteContext(ctx)
-			console.PrintError(s.Err, err)
-			return console.ExitCode(err)
+			return daemon.Main(ctx, s, os.Args[1:], quickstart.Command(s))
 		}),
 	})
 }
@@ -82,7 +78,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": cmdStart, "stop": cmdStop, "tpm": cmdTPM, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
+			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
 			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground,
 		},
 	})
@@ -190,10 +186,10 @@ func (r *running) stop() {
 	}
 }
 
-// cmdStop stops a server: in order, or with kill as -9.
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+// cmdHalt stops a server: in order, or with kill as -9.
+func cmdHalt(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 {
-		ts.Fatalf("usage: stop NAME [kill]")
+		ts.Fatalf("usage: halt NAME [kill]")
 	}
 	r := servers[ts][args[0]]
 	if r == nil {
@@ -219,7 +215,7 @@ func cmdTPM(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { os.RemoveAll(dir) })
 	o := swtpm.Options{}
 	if len(args) > 1 {
-		o.EKCert = true
+		o.EKCert, o.CA = true, swtpm.NewCA(asTB{ts})
 	}
 	s, err := swtpm.Launch(dir, o)
 	ts.Check(err)
@@ -288,6 +284,14 @@ func cmdDMI(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(filepath.Join(dir, "product_serial"), []byte(args[0]+"\n"), 0o644))
 	ts.Setenv("TSH_DMI_DIR", dir)
 }
+
+// asTB lets a script be what the emulator asks of a test.
+type asTB struct{ ts *testscript.TestScript }
+
+func (a asTB) Helper()           {}
+func (a asTB) Fatal(args ...any) { a.ts.Fatalf("%s", fmt.Sprint(args...)) }
+func (a asTB) Skip(args ...any)  { a.ts.Fatalf("%s", fmt.Sprint(args...)) }
+func (a asTB) Cleanup(f func())  { a.ts.Defer(f) }
 
 // cmdOTP puts the current code of the otpauth:// URL in a file into the variable OTP; next waits for the step after.
 func cmdOTP(ts *testscript.TestScript, _ bool, args []string) {

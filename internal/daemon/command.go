@@ -188,3 +188,20 @@ func announce(s console.Streams, c config.Config, st State) {
 	}
 	fmt.Fprintf(s.Out, "Next: %s\n", next)
 }
+
+// Main runs `sallyport` with the daemon's commands and more, and returns the exit status.
+func Main(ctx context.Context, s console.Streams, args []string, more ...*cobra.Command) int {
+	root := &cobra.Command{Use: "sallyport", Short: "Access to servers on trusted devices", SilenceErrors: true, SilenceUsage: true,
+		Example: "  sallyport quickstart\n  sallyport start"}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &console.Usage{Err: err} })
+	root.AddCommand(Commands(s)...)
+	root.AddCommand(more...)
+	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: "  sallyport version",
+		Run: func(*cobra.Command, []string) { fmt.Fprintln(s.Out, console.Version()) }})
+	root.SetArgs(args)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	err := console.Typed(root.ExecuteContext(ctx))
+	console.PrintError(s.Err, err)
+	return console.ExitCode(err)
+}
