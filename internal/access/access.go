@@ -15,6 +15,8 @@
 package access
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/cluster"
@@ -108,38 +110,61 @@ func Decide(in Input) Decision {
 			return refuse(Locked, Source{Kind: FromLock, Name: l.Name, Detail: l.Target.String()})
 		}
 	}
-	var buffer [24]*Policy
-	held := buffer[:0]
-	for _, name := range who.Roles {
-		if p := in.Roles[name]; p != nil {
-			held = append(held, p)
-		}
+	var buffer [24]asked
+	held := gather(&in, buffer[:0])
+	d := judge(&in, held)
+	if !d.Allowed { // which refusal is told must not depend on the order in which somebody has their roles
+		slices.SortFunc(held, func(a, b asked) int { return strings.Compare(a.name, b.name) })
+		d = judge(&in, held)
 	}
-	granted, d := rolesSay(&in, held)
+	return d
+}
+
+// judge asks roles, devices and addresses, in this order.
+func judge(in *Input, held []asked) Decision {
+	granted, d := rolesSay(in, held)
 	if granted == nil {
 		return d
 	}
-	if d, ok := devicesSay(&in, held); !ok {
+	if d, ok := devicesSay(in, held); !ok {
 		return d
 	}
-	if d, ok := addressSays(&in, held); !ok {
+	if d, ok := addressSays(in, held); !ok {
 		return d
 	}
 	return Decision{Allowed: true, Reason: Granted, Source: Source{Kind: FromRole, Name: granted.name},
-		Limits: limits(&in, held)}
+		Limits: limits(in, held)}
 }
 
-// rolesSay finds a denying role, else a granting one.
-func rolesSay(in *Input, held []*Policy) (*Policy, Decision) {
+// asked is a role that was asked, once, whether it matches the target and whether it grants the action.
+type asked struct {
+	*Policy
+	selects, grants bool
+}
+
+// gather asks the identity's roles.
+func gather(in *Input, held []asked) []asked {
+	for _, name := range in.Identity.Roles {
+		if p := in.Roles[name]; p != nil {
+			a := asked{Policy: p, selects: p.selects(in)}
+			a.grants = a.selects && p.grants(in)
+			held = append(held, a)
+		}
+	}
+	return held
+}
+
+// rolesSay finds a denying role, else the first granting one by name.
+func rolesSay(in *Input, held []asked) (*Policy, Decision) {
 	for _, p := range held {
-		if p.denies(in) {
+		if p.denying && p.denies(in) {
 			return nil, refuse(DeniedByRole, Source{Kind: FromRole, Name: p.name})
 		}
 	}
 	var granted *Policy
 	for _, p := range held {
-		if p.grants(in) && (granted == nil || p.name < granted.name) {
-			granted = p
+		if p.grants && (granted == nil || p.name < granted.name) {
+			granted = p.Policy
 		}
 	}
 	if granted == nil {
@@ -149,7 +174,7 @@ func rolesSay(in *Input, held []*Policy) (*Policy, Decision) {
 }
 
 // addressSays holds pinned addresses: the certificate's own always, and that there is one where a role wants it.
-func addressSays(in *Input, held []*Policy) (Decision, bool) {
+func addressSays(in *Input, held []asked) (Decision, bool) {
 	who := in.Identity
 	if who.PinnedIP.IsValid() && who.PinnedIP.Unmap() != in.Action.From.Unmap() {
 		return refuse(WrongAddress, Source{Kind: FromLogin, Detail: "pinned to " + who.PinnedIP.String()}), false
@@ -158,7 +183,7 @@ func addressSays(in *Input, held []*Policy) (Decision, bool) {
 		return Decision{}, true
 	}
 	for _, p := range held {
-		if p.options.PinSourceIP && p.selects(in) {
+		if p.options.PinSourceIP && p.selects {
 			return refuse(WrongAddress, Source{Kind: FromRole, Name: p.name, Detail: "pin_source_ip"}), false
 		}
 	}
@@ -166,11 +191,11 @@ func addressSays(in *Input, held []*Policy) (Decision, bool) {
 }
 
 // limits gathers the strictest limits of the roles that match the target, and the widest of what granting roles give.
-func limits(in *Input, held []*Policy) Limits {
+func limits(in *Input, held []asked) Limits {
 	var l Limits
 	anyStrict, anyChoice := false, false
 	for _, p := range held {
-		if !p.selects(in) {
+		if !p.selects {
 			continue
 		}
 		o := &p.options
@@ -179,7 +204,7 @@ func limits(in *Input, held []*Policy) Limits {
 		l.DisconnectExpiredCert = l.DisconnectExpiredCert || o.DisconnectExpiredCert
 		anyStrict = anyStrict || (o.Lock != "" && o.Lock != "best_effort")
 		anyChoice = anyChoice || o.Lock == "best_effort"
-		if p.grants(in) {
+		if p.grants {
 			l.PTY = true
 			l.PortForwarding = l.PortForwarding || o.PortForwarding
 			l.AgentForwarding = l.AgentForwarding || o.ForwardAgent

@@ -8,7 +8,7 @@ import (
 )
 
 // devicesSay holds the modes and the requirements of the cluster and of every role that matches the target.
-func devicesSay(in *Input, held []*Policy) (Decision, bool) {
+func devicesSay(in *Input, held []asked) (Decision, bool) {
 	who := in.Identity
 	dev := trusted(who)
 	source, demanded := strictest(in, held)
@@ -19,16 +19,15 @@ func devicesSay(in *Input, held []*Policy) (Decision, bool) {
 		return refuse(NoDevice, source), false
 	}
 	software := dev != nil && !dev.Level.Hardware()
-	listed, speaking := 0, 0
+	listed := false
 	for _, p := range held {
-		if !p.selects(in) {
+		if !p.selects {
 			continue
 		}
 		q := p.options.DeviceRequirements
-		if q == nil && !p.options.DeviceTrustMode.Demands() {
+		if !p.mode.Demands() {
 			continue
 		}
-		speaking++
 		if q == nil {
 			if software {
 				return refuse(SoftwareDevice, Source{Kind: FromRole, Name: p.name}), false
@@ -41,14 +40,12 @@ func devicesSay(in *Input, held []*Policy) (Decision, bool) {
 		if miss := p.unmet(dev, who.KeyPolicy); miss != "" {
 			return refuse(WeakDevice, Source{Kind: FromRole, Name: p.name, Detail: miss}), false
 		}
-		if levelListed(q.Attestation, device.LevelSoftware) {
-			listed++
-		}
 		if software && !levelListed(q.Attestation, device.LevelSoftware) {
 			return refuse(SoftwareDevice, Source{Kind: FromRole, Name: p.name}), false
 		}
+		listed = true
 	}
-	if software && demanded && listed == 0 {
+	if software && demanded && !listed {
 		return refuse(SoftwareDevice, source), false
 	}
 	return Decision{}, true
@@ -56,25 +53,20 @@ func devicesSay(in *Input, held []*Policy) (Decision, bool) {
 
 // strictest finds the mode that decides: the cluster's, or that of a matching role. Requirements without a mode mean
 // required.
-func strictest(in *Input, held []*Policy) (Source, bool) {
+func strictest(in *Input, held []asked) (Source, bool) {
 	mode, source := in.Settings.DeviceTrust.Mode, Source{Kind: FromCluster, Name: "cluster_auth_preference"}
 	if mode == device.ModeUnset {
 		mode = "unset" // settings that were never read count as required
 	}
 	for _, p := range held {
-		if !p.selects(in) {
+		if !p.selects {
 			continue
 		}
-		m := p.options.DeviceTrustMode
-		if p.options.DeviceRequirements != nil && !m.Demands() {
-			m = device.ModeRequired // else a login without a device would do where one with a weak device does not
-		}
+		m := p.mode
 		if !m.Demands() {
 			continue
 		}
-		stricter := m.Stricter(mode) || !mode.Demands()
-		first := source.Kind == FromRole && m == mode && p.name < source.Name
-		if stricter || first || (source.Kind == FromCluster && m == mode) {
+		if m.Stricter(mode) || !mode.Demands() || (source.Kind == FromCluster && m == mode) {
 			mode, source = m, Source{Kind: FromRole, Name: p.name}
 		}
 	}
@@ -101,8 +93,7 @@ func (p *Policy) unmet(d *identity.Device, key identity.KeyPolicy) string {
 		return "Secure Boot, which this device has not proven"
 	}
 	if q.OSVersion != "" {
-		rule, err := device.ParseVersionRule(q.OSVersion)
-		if err != nil || !rule.Meets(d.Claims.OSVersion) {
+		if !p.version.Meets(d.Claims.OSVersion) {
 			return fmt.Sprintf("os_version %s, and this device says %q", q.OSVersion, d.Claims.OSVersion)
 		}
 	}

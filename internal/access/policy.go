@@ -2,9 +2,10 @@ package access
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 
-	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/target"
 )
@@ -15,19 +16,32 @@ type Policy struct {
 	options role.Options
 	allow   side
 	deny    side
+	version device.VersionRule // of the requirements; the zero one is met by nothing
+	mode    device.Mode        // what the role demands: its mode, or required where it has requirements alone
 	inert   bool
+	denying bool // its deny side says something
 }
 
+// side is one side of a role with what a decision needs taken apart beforehand.
 type side struct {
 	role.Conditions
-	where []*predicate
+	where                    []*predicate
+	logins, dbUsers, dbNames []value
+	node, db, kube, app      selector
 }
 
 // Compile makes a role ready. A role with options that this build does not enforce, or with a predicate that does
 // not compile, still denies and demands, and admits nobody; the error says why.
 func Compile(r role.Role) (*Policy, error) {
-	p := &Policy{name: r.Name, options: r.Options, allow: side{Conditions: r.Allow}, deny: side{Conditions: r.Deny}}
+	p := &Policy{name: r.Name, options: r.Options, allow: newSide(r.Allow), deny: newSide(r.Deny)}
+	p.mode, p.denying = r.Options.DeviceTrustMode, !reflect.ValueOf(r.Deny).IsZero()
+	if r.Options.DeviceRequirements != nil && !p.mode.Demands() {
+		p.mode = device.ModeRequired // else a login without a device would do where one with a weak device does not
+	}
 	var err error
+	if q := r.Options.DeviceRequirements; q != nil && q.OSVersion != "" {
+		p.version, _ = device.ParseVersionRule(q.OSVersion)
+	}
 	if names := r.Unenforced(); len(names) > 0 {
 		p.inert, err = true, fmt.Errorf("%s is not enforced by this build", names[0])
 	}
@@ -41,6 +55,11 @@ func Compile(r role.Role) (*Policy, error) {
 		}
 	}
 	return p, err
+}
+
+func newSide(c role.Conditions) side {
+	return side{Conditions: c, logins: newValues(c.Logins), dbUsers: newValues(c.DBUsers), dbNames: newValues(c.DBNames),
+		node: newSelector(c.NodeLabels), db: newSelector(c.DBLabels), kube: newSelector(c.KubernetesLabels), app: newSelector(c.AppLabels)}
 }
 
 // Name is the role's name.
@@ -63,23 +82,23 @@ func (p *Policy) selects(in *Input) bool {
 	if t.Kind == target.Administration {
 		return slices.ContainsFunc(p.allow.Rules, func(r role.Rule) bool { return names(r.Resources, t.Name) })
 	}
-	return p.allow.labels(t.Kind).Matches(t.Labels)
+	return p.allow.labels(t.Kind).matches(t.Labels)
 }
 
-// grants reports whether the role's allow side grants the action on the target.
+// grants reports whether the role's allow side, which selects the target, grants the action on it.
 func (p *Policy) grants(in *Input) bool {
-	if p.inert || !p.selects(in) {
+	if p.inert {
 		return false
 	}
 	traits, a := in.Identity.Traits, &in.Action
 	switch in.Target.Kind {
 	case target.Node:
-		return a.Login == "" && a.Verb == "list" || literal(p.allow.Logins, traits, a.Login)
+		return a.Login == "" && a.Verb == "list" || literal(p.allow.logins, traits, a.Login)
 	case target.Database:
 		if a.Verb == "list" {
 			return true
 		}
-		return pattern(p.allow.DBUsers, traits, a.DBUser) && (a.DBName == "" || pattern(p.allow.DBNames, traits, a.DBName))
+		return pattern(p.allow.dbUsers, traits, a.DBUser) && (a.DBName == "" || pattern(p.allow.dbNames, traits, a.DBName))
 	case target.Kube, target.App:
 		return true
 	case target.Administration:
@@ -95,29 +114,29 @@ func (p *Policy) denies(in *Input) bool {
 	if t.Kind == target.Administration {
 		return p.deny.rule(in, false)
 	}
-	if p.deny.labels(t.Kind).Matches(t.Labels) {
+	if p.deny.labels(t.Kind).matches(t.Labels) {
 		return true
 	}
 	switch t.Kind {
 	case target.Node:
-		return a.Login != "" && pattern(p.deny.Logins, traits, a.Login)
+		return a.Login != "" && pattern(p.deny.logins, traits, a.Login)
 	case target.Database:
-		return (a.DBUser != "" && pattern(p.deny.DBUsers, traits, a.DBUser)) ||
-			(a.DBName != "" && pattern(p.deny.DBNames, traits, a.DBName))
+		return (a.DBUser != "" && pattern(p.deny.dbUsers, traits, a.DBUser)) ||
+			(a.DBName != "" && pattern(p.deny.dbNames, traits, a.DBName))
 	}
 	return false
 }
 
-func (s *side) labels(k target.Kind) label.Selector {
+func (s *side) labels(k target.Kind) selector {
 	switch k {
 	case target.Node:
-		return s.NodeLabels
+		return s.node
 	case target.Database:
-		return s.DBLabels
+		return s.db
 	case target.Kube:
-		return s.KubernetesLabels
+		return s.kube
 	case target.App:
-		return s.AppLabels
+		return s.app
 	}
 	return nil
 }
@@ -153,31 +172,6 @@ var askedByObject = []string{"user", "role", "device", "lock", "token", "cluster
 func names(list []string, s string) bool {
 	for _, x := range list {
 		if x == s || x == "*" {
-			return true
-		}
-	}
-	return false
-}
-
-// literal reports whether the expanded values hold s, to the letter.
-func literal(values []string, traits map[string][]string, s string) bool {
-	return s != "" && matches(values, traits, s, false)
-}
-
-// pattern is literal, but a `*` that the role itself writes stands for any run of characters.
-func pattern(values []string, traits map[string][]string, s string) bool {
-	return s != "" && matches(values, traits, s, true)
-}
-
-func matches(values []string, traits map[string][]string, s string, globs bool) bool {
-	for _, v := range values {
-		if trait, is := role.Variable(v); is {
-			if slices.Contains(role.Expand([]string{v}, traits), s) && trait != "" {
-				return true
-			}
-			continue
-		}
-		if v == s || (globs && label.Glob(v, s)) {
 			return true
 		}
 	}

@@ -82,12 +82,6 @@ func Selects(in Input) bool {
 		}
 	}
 	in.Action = target.Action{Verb: "list"}
-	var held []*Policy
-	for _, name := range in.Identity.Roles {
-		if p := in.Roles[name]; p != nil {
-			held = append(held, p)
-		}
-	}
-	granted, _ := rolesSay(&in, held)
+	granted, _ := rolesSay(&in, gather(&in, nil))
 	return granted != nil
 }

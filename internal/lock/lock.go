@@ -40,16 +40,13 @@ func (l Lock) Check() error {
 }
 
 // InForce reports whether the lock counts at a time.
-func (l Lock) InForce(now time.Time) bool { return l.Expires.IsZero() || now.Before(l.Expires) }
+func (l *Lock) InForce(now time.Time) bool { return l.Expires.IsZero() || now.Before(l.Expires) }
 
 // Matches reports whether the lock refuses this identity at this target, whose id and login are those of the action.
 // A lock with a target that this build cannot compare matches everybody it might mean.
 // A lock on a node keeps people off the node, not administrators off its record.
-func (l Lock) Matches(who *identity.User, where target.Target, what target.Action) bool {
-	t := l.Target
-	if t == (Target{}) {
-		return true
-	}
+func (l *Lock) Matches(who *identity.User, where target.Target, what target.Action) bool {
+	t := &l.Target
 	if t.User != "" && t.User != who.Name {
 		return false
 	}
@@ -70,6 +67,9 @@ func (l Lock) Matches(who *identity.User, where target.Target, what target.Actio
 	}
 	if t.MFADevice != "" && !has(who.Traits["mfa_device"], t.MFADevice) {
 		return false
+	}
+	if *t == (Target{}) { // it cannot be read, or names what this build does not know
+		return true
 	}
 	return l.IssuedBefore.IsZero() || who.Validity.IssuedAt.Before(l.IssuedBefore)
 }

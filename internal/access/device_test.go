@@ -1,0 +1,277 @@
+package access
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/role"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+var (
+	byRole    = want{NoDevice, FromRole, "access"}
+	byCluster = want{NoDevice, FromCluster, ""}
+)
+
+// mode sets the cluster's mode and the role's.
+func mode(clusters, roles device.Mode) func(*situation) {
+	return func(s *situation) {
+		s.settings.DeviceTrust.Mode = clusters
+		s.role("access").Options.DeviceTrustMode = roles
+	}
+}
+
+func and(steps ...func(*situation)) func(*situation) {
+	return func(s *situation) {
+		for _, f := range steps {
+			f(s)
+		}
+	}
+}
+
+func onDevice(l device.Level) func(*situation) { return func(s *situation) { s.device(l) } }
+
+// demand makes the role access demand something of the device.
+func demand(q role.Requirements) func(*situation) {
+	return func(s *situation) { s.role("access").Options.DeviceRequirements = &q }
+}
+
+// bot makes the user a bot, with a pinned address or without.
+func bot(pinned bool) func(*situation) {
+	return func(s *situation) {
+		s.who.Kind = identity.Bot
+		if pinned {
+			s.who.PinnedIP = home
+		}
+	}
+}
+
+var modeRows = []row{
+	{"off everywhere", mode("off", "off"), want{}},
+	{"optional everywhere", mode("optional", "optional"), want{}},
+	{"cluster requires, no device", mode("required", ""), byCluster},
+	{"cluster requires, role is off", mode("required", "off"), byCluster},
+	{"cluster requires, device", and(mode("required", ""), onDevice(device.LevelTPMPub)), want{}},
+	{"role requires, no device", mode("off", "required"), byRole},
+	{"role requires, device", and(mode("off", "required"), onDevice(device.LevelEnclave)), want{}},
+	{"both require: the role is named", mode("required", "required"), byRole},
+	{"cluster is stricter: the cluster is named", mode("required", "required-for-humans"), byCluster},
+	{"role is stricter: the role is named", mode("required-for-humans", "required"), byRole},
+	{"settings never read", mode("", ""), byCluster},
+	{"settings that cannot be read", func(s *situation) { s.settings = *Strictest() }, byCluster},
+	{"unknown mode of the cluster", mode("sometimes", ""), byCluster},
+	{"unknown mode of a role", mode("off", "sometimes"), byRole},
+	{"unknown mode, a bot with a pinned address", and(mode("off", "sometimes"), bot(true)), byRole},
+	{"unknown mode, device", and(mode("sometimes", "sometimes"), onDevice(device.LevelTPMCert)), want{}},
+	{"unknown level is no device", and(mode("off", "required"), onDevice("quantum")), byRole},
+	{"device without a credential is none", and(mode("off", "required"), onDevice(device.LevelTPMPub), func(s *situation) { s.who.Device.CredentialID = "" }), byRole},
+	{"device without a tag is none", and(mode("off", "required"), onDevice(device.LevelTPMPub), func(s *situation) { s.who.Device.AssetTag = "" }), byRole},
+	{"device without an id is none", and(mode("off", "required"), onDevice(device.LevelTPMPub), func(s *situation) { s.who.Device.ID = "" }), byRole},
+	{"mode of a role for other nodes", func(s *situation) {
+		r := s.role("other")
+		r.Options.DeviceTrustMode, r.Allow.NodeLabels = "required", label.Selector{"env": {"dev"}}
+	}, want{}},
+	{"mode of a role that matches and does not grant", func(s *situation) {
+		r := s.role("other")
+		r.Options.DeviceTrustMode, r.Allow.NodeLabels = "required", all
+	}, want{NoDevice, FromRole, "other"}},
+	{"mode of a role that the user has not", func(s *situation) {
+		s.role("other").Options.DeviceTrustMode, s.role("other").Allow.NodeLabels = "required", all
+		s.who.Roles = []string{"access"}
+	}, want{}},
+	{"of two roles of one mode the first by name is told", func(s *situation) {
+		for _, name := range []string{"zzz", "aaa"} {
+			r := s.role(name)
+			r.Options.DeviceTrustMode, r.Allow.NodeLabels = "required", all
+		}
+	}, want{NoDevice, FromRole, "aaa"}},
+	{"mode bears on administration", func(s *situation) {
+		s.admin("role", "read", rule("role", "read", ""))
+		s.role("access").Options.DeviceTrustMode = "required"
+	}, byRole},
+	{"mode bears on a kind whatever the verb", func(s *situation) {
+		s.admin("role", "read", rule("role", "read", ""))
+		r := s.role("other")
+		r.Options.DeviceTrustMode, r.Allow.Rules = "required", []role.Rule{rule("role", "delete", "")}
+	}, want{NoDevice, FromRole, "other"}},
+	{"mode bears on databases", func(s *situation) { s.database(); s.role("access").Options.DeviceTrustMode = "required" }, byRole},
+	{"for humans, a human", mode("off", "required-for-humans"), byRole},
+	{"for humans, a human with a pinned address", and(mode("off", "required-for-humans"), func(s *situation) { s.who.PinnedIP = home }), byRole},
+	{"for humans, a user of no kind", and(mode("required-for-humans", ""), func(s *situation) { s.who.Kind, s.who.PinnedIP = "", home }), byCluster},
+	{"for humans, a bot with a pinned address", and(mode("off", "required-for-humans"), bot(true)), want{}},
+	{"for humans of the cluster, a bot with a pinned address", and(mode("required-for-humans", ""), bot(true)), want{}},
+	{"for humans, a bot without a pinned address", and(mode("off", "required-for-humans"), bot(false)), byRole},
+	{"for humans, a bot with a device", and(mode("off", "required-for-humans"), bot(false), onDevice(device.LevelTPMPub)), want{}},
+	{"required, a bot with a pinned address", and(mode("required-for-humans", "required"), bot(true)), byRole},
+}
+
+func TestModes(t *testing.T) { runRows(t, modeRows) }
+
+var (
+	soft   = onDevice(device.LevelSoftware)
+	listed = role.Requirements{Attestation: []device.Level{device.LevelSoftware, device.LevelTPMPub}}
+	weak   = want{WeakDevice, FromRole, "access"}
+	noSoft = want{SoftwareDevice, FromRole, "access"}
+)
+
+// second adds a role that matches, and demands.
+func second(m device.Mode, q *role.Requirements) func(*situation) {
+	return func(s *situation) {
+		r := s.role("other")
+		r.Options.DeviceTrustMode, r.Options.DeviceRequirements, r.Allow.NodeLabels = m, q, all
+	}
+}
+
+var softwareRows = []row{
+	{"software where nothing is demanded", soft, want{}},
+	{"software, the cluster requires and no role lists it", and(mode("required", ""), soft), want{SoftwareDevice, FromCluster, ""}},
+	{"software, the role requires and does not list it", and(mode("off", "required"), soft), noSoft},
+	{"software, the role lists it", and(mode("off", "required"), demand(listed), soft), want{}},
+	{"software, the role lists it without a mode", and(demand(listed), soft), want{}},
+	{"software, the cluster requires and a role lists it", and(mode("required", ""), demand(listed), soft), want{}},
+	{"software, one role lists it and another requires", and(demand(listed), second("required", nil), soft), want{SoftwareDevice, FromRole, "other"}},
+	{"software, one role lists it and another demands else", and(demand(listed), second("", &role.Requirements{OSVersion: ">=20"}), soft), want{SoftwareDevice, FromRole, "other"}},
+	{"software, two roles list it", and(demand(listed), second("required", &listed), soft), want{}},
+	{"software, one role lists it and another says off", and(demand(listed), second("off", nil), soft), want{}},
+	{"software, a role for other nodes does not list it", and(demand(listed), second("required", nil), soft, func(s *situation) {
+		s.role("other").Allow.NodeLabels = label.Selector{"env": {"dev"}}
+	}), want{}},
+	{"software, a role for other nodes lists it", and(mode("required", ""), second("", &listed), soft, func(s *situation) {
+		s.role("other").Allow.NodeLabels = label.Selector{"env": {"dev"}}
+	}), want{SoftwareDevice, FromCluster, ""}},
+	{"software, for humans, a bot with a pinned address", and(mode("required-for-humans", ""), bot(true), soft), want{}},
+}
+
+func TestSoftware(t *testing.T) { runRows(t, softwareRows) }
+
+func claims(c device.Claims) func(*situation) { return func(s *situation) { s.who.Device.Claims = c } }
+
+var requirementRows = []row{
+	{"requirements alone mean required", demand(role.Requirements{OSVersion: ">=20"}), byRole},
+	{"requirements with mode optional mean required", and(mode("off", "optional"), demand(role.Requirements{OSVersion: ">=20"})), byRole},
+	{"requirements that are empty mean required", demand(role.Requirements{}), byRole},
+	{"attestation met", and(demand(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted", "secure_enclave"}}), onDevice("secure_enclave")), want{}},
+	{"attestation not met", and(demand(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted"}}), onDevice("tpm_ekcert")), weak},
+	{"attestation by a level that nobody knows", and(demand(role.Requirements{Attestation: []device.Level{"quantum"}}), onDevice("quantum")), byRole},
+	{"session_key in hardware", and(demand(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub")), want{}},
+	{"session_key in a file", and(demand(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"), func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), weak},
+	{"session_key of a software device that says hardware", and(demand(role.Requirements{SessionKey: "hardware", Attestation: listed.Attestation}), soft, func(s *situation) { s.who.KeyPolicy = identity.KeyHardware }), weak},
+	{"session_key of an unknown word", and(demand(role.Requirements{SessionKey: "moon"}), onDevice("tpm_ekpub"), func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), weak},
+	{"os_version met", and(demand(role.Requirements{OSVersion: ">=22"}), onDevice("tpm_ekpub")), want{}},
+	{"os_version too old", and(demand(role.Requirements{OSVersion: ">=24"}), onDevice("tpm_ekpub")), weak},
+	{"os_version not said", and(demand(role.Requirements{OSVersion: ">=1"}), onDevice("tpm_ekpub"), claims(device.Claims{})), weak},
+	{"os_version by a rule that cannot be read", and(demand(role.Requirements{OSVersion: "new"}), onDevice("tpm_ekpub")), weak},
+	{"secure_boot is not enforced: the role admits nobody", and(demand(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub")), want{reason: NotGranted}},
+	{"secure_boot of a role that matches still demands", and(second("", &role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub")), want{WeakDevice, FromRole, "other"}},
+	{"requirements of a role that matches and does not grant", and(second("", &role.Requirements{OSVersion: ">=24"}), onDevice("tpm_ekpub")), want{WeakDevice, FromRole, "other"}},
+	{"requirements add up", and(demand(role.Requirements{OSVersion: ">=20"}), second("", &role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"),
+		func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), want{WeakDevice, FromRole, "other"}},
+	{"requirements of a role for other nodes", and(second("", &role.Requirements{OSVersion: ">=24"}), func(s *situation) {
+		s.role("other").Allow.NodeLabels = label.Selector{"env": {"dev"}}
+	}), want{}},
+	{"device_trust_mode off does not undo requirements", and(mode("off", "off"), demand(role.Requirements{OSVersion: ">=20"})), byRole},
+}
+
+func TestRequirements(t *testing.T) { runRows(t, requirementRows) }
+
+var unenforcedRows = []row{
+	{"require_session_mfa admits nobody", func(s *situation) { s.role("access").Options.RequireSessionMFA = true }, want{reason: NotGranted}},
+	{"record_session admits nobody", func(s *situation) { s.role("access").Options.RecordSession = "strict" }, want{reason: NotGranted}},
+	{"record_session off is nothing to enforce", func(s *situation) { s.role("access").Options.RecordSession = "off" }, want{}},
+	{"kubernetes_resources admit nobody", func(s *situation) { s.role("access").Allow.KubernetesResources = []role.KubeResource{{Kind: "pod"}} }, want{reason: NotGranted}},
+	{"kubernetes_resources denied admit nobody", func(s *situation) { s.role("access").Deny.KubernetesResources = []role.KubeResource{{Kind: "pod"}} }, want{reason: NotGranted}},
+	{"a role that admits nobody still denies", func(s *situation) {
+		r := s.role("other")
+		r.Options.RequireSessionMFA, r.Deny.Logins = true, []string{"root"}
+	}, want{DeniedByRole, FromRole, "other"}},
+	{"a role that admits nobody still demands", and(second("required", nil), func(s *situation) { s.role("other").Options.RequireSessionMFA = true }),
+		want{NoDevice, FromRole, "other"}},
+}
+
+func TestUnenforced(t *testing.T) { runRows(t, unenforcedRows) }
+
+// limitRows name what of an allowed session is checked.
+var limitRows = []struct {
+	name   string
+	change func(*situation)
+	want   func(Limits) bool
+}{
+	{"nothing is said", func(*situation) {}, func(l Limits) bool { return l == Limits{Strict: true, PTY: true} }},
+	{"max_session_ttl, the shortest", func(s *situation) {
+		s.role("access").Options.MaxSessionTTL = role.Duration(2 * time.Hour)
+		s.role("other").Options.MaxSessionTTL, s.role("other").Allow.NodeLabels = role.Duration(time.Hour), all
+	}, func(l Limits) bool { return l.MaxTTL == time.Hour }},
+	{"client_idle_timeout, the shortest", func(s *situation) {
+		s.role("access").Options.ClientIdleTimeout = role.Duration(time.Minute)
+		s.role("other").Options.ClientIdleTimeout, s.role("other").Allow.NodeLabels = role.Duration(time.Hour), all
+	}, func(l Limits) bool { return l.IdleTimeout == time.Minute }},
+	{"disconnect_expired_cert of any", func(s *situation) {
+		s.role("other").Options.DisconnectExpiredCert, s.role("other").Allow.NodeLabels = true, all
+	}, func(l Limits) bool { return l.DisconnectExpiredCert }},
+	{"forward_agent of the role that grants", func(s *situation) { s.role("access").Options.ForwardAgent = true }, func(l Limits) bool { return l.AgentForwarding }},
+	{"forward_agent of a role that does not grant", func(s *situation) {
+		s.role("other").Options.ForwardAgent, s.role("other").Allow.NodeLabels = true, all
+	}, func(l Limits) bool { return !l.AgentForwarding }},
+	{"forward_agent that the login has not", func(s *situation) {
+		s.role("access").Options.ForwardAgent, s.who.Grant.AgentForwarding = true, false
+	}, func(l Limits) bool { return !l.AgentForwarding }},
+	{"port_forwarding of the role that grants", func(s *situation) { s.role("access").Options.PortForwarding = true }, func(l Limits) bool { return l.PortForwarding }},
+	{"port_forwarding of a role that does not grant", func(s *situation) {
+		s.role("other").Options.PortForwarding, s.role("other").Allow.NodeLabels = true, all
+	}, func(l Limits) bool { return !l.PortForwarding }},
+	{"terminal that the login has not", func(s *situation) { s.who.Grant.PTY = false }, func(l Limits) bool { return !l.PTY }},
+	{"lock strict before best_effort", func(s *situation) {
+		s.role("access").Options.Lock = "best_effort"
+		s.role("other").Options.Lock, s.role("other").Allow.NodeLabels = "strict", all
+	}, func(l Limits) bool { return l.Strict }},
+	{"lock best_effort is a choice", func(s *situation) { s.role("access").Options.Lock = "best_effort" }, func(l Limits) bool { return !l.Strict }},
+	{"lock of an unknown word is strict", func(s *situation) { s.role("access").Options.Lock = "maybe" }, func(l Limits) bool { return l.Strict }},
+	{"locking_mode best_effort of the cluster", func(s *situation) { s.settings.LockingMode = "best_effort" }, func(l Limits) bool { return !l.Strict }},
+	{"locking_mode best_effort, a role is strict", func(s *situation) {
+		s.settings.LockingMode, s.role("access").Options.Lock = "best_effort", "strict"
+	}, func(l Limits) bool { return l.Strict }},
+	{"options of a role for other nodes", func(s *situation) {
+		o := &s.role("other").Options
+		o.MaxSessionTTL, o.ClientIdleTimeout, o.DisconnectExpiredCert, o.Lock = 1, 1, true, "best_effort"
+		s.role("other").Allow.NodeLabels = label.Selector{"env": {"dev"}}
+	}, func(l Limits) bool { return l == Limits{Strict: true, PTY: true} }},
+}
+
+func TestLimits(t *testing.T) {
+	for _, r := range limitRows {
+		t.Run(r.name, func(t *testing.T) {
+			s := granted()
+			r.change(s)
+			if d := Decide(s.input()); !d.Allowed || !r.want(d.Limits) {
+				t.Errorf("got %+v", d)
+			}
+		})
+	}
+}
+
+// TestSelects holds what a listing shows: what some role grants, whatever device is asked for.
+func TestSelects(t *testing.T) {
+	for _, r := range []struct {
+		name   string
+		change func(*situation)
+		want   bool
+	}{
+		{"granted", func(*situation) {}, true},
+		{"granted on a device that is not there", mode("off", "required"), true},
+		{"another login", func(s *situation) { s.action = target.Action{Login: "ubuntu"} }, true},
+		{"other labels", func(s *situation) { s.target.Labels = nil }, false},
+		{"denied by labels", func(s *situation) { s.role("access").Deny.NodeLabels = all }, false},
+		{"locked", func(s *situation) { s.locks = append(s.locks, *LockEverybody("l")) }, false},
+		{"expired", func(s *situation) { s.who.Validity.Expires = noon }, false},
+		{"no clock", func(s *situation) { s.now = time.Time{} }, false},
+	} {
+		s := granted()
+		r.change(s)
+		if got := Selects(s.input()); got != r.want {
+			t.Errorf("%s: %v", r.name, got)
+		}
+	}
+}
