@@ -23,8 +23,12 @@ import (
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
-// halfOpen is how many connections of one address may be unknown at once.
-const halfOpen = 20
+// halfOpen is how many connections of one address are looked at at once, before it is known what they are; queued how
+// many more may wait for their turn, unread. Further ones are closed.
+const (
+	halfOpen = 20
+	queued   = 200
+)
 
 // Pictures gives the current picture.
 type Pictures interface {
@@ -60,14 +64,14 @@ type Proxy struct {
 	webConn *handoff
 
 	mu   sync.Mutex
-	half map[netip.Addr]int // guarded by mu; connections that are not yet known
-	open map[net.Conn]bool  // guarded by mu
+	half map[netip.Addr]*turns // guarded by mu; of addresses with connections that are not yet known
+	open map[net.Conn]bool     // guarded by mu
 	wg   sync.WaitGroup
 }
 
 // New makes a proxy.
 func New(c Config) *Proxy {
-	p := &Proxy{Config: c, half: map[netip.Addr]int{}, open: map[net.Conn]bool{}, webConn: newHandoff()}
+	p := &Proxy{Config: c, half: map[netip.Addr]*turns{}, open: map[net.Conn]bool{}, webConn: newHandoff()}
 	p.tunnels.proxy = p
 	p.web = &http.Server{Handler: p.webHandler(), ReadHeaderTimeout: sniffTime, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		WriteTimeout: time.Minute, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
@@ -112,24 +116,55 @@ func (p *Proxy) shut() {
 	p.wg.Wait()
 }
 
-// enter counts a connection among the unknown ones of its address.
-func (p *Proxy) enter(c net.Conn, a netip.Addr) bool {
+// turns are the unknown connections of one address.
+type turns struct {
+	slots chan struct{}
+	users int // guarded by Proxy.mu; connections that hold or await a slot
+}
+
+// enter waits until a connection of an address may be looked at; false when there are too many, or it waited too long.
+func (p *Proxy) enter(ctx context.Context, c net.Conn, a netip.Addr) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.half[a] >= halfOpen {
+	t := p.half[a]
+	if t == nil {
+		t = &turns{slots: make(chan struct{}, halfOpen)}
+		p.half[a] = t
+	}
+	if t.users >= halfOpen+queued {
+		p.mu.Unlock()
 		return false
 	}
-	p.half[a]++
+	t.users++
 	p.open[c] = true
-	return true
+	p.mu.Unlock()
+	late := time.NewTimer(sniffTime)
+	defer late.Stop()
+	select {
+	case t.slots <- struct{}{}:
+		return true
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	p.leave(a)
+	return false
 }
 
 // known takes a connection off the unknown ones.
 func (p *Proxy) known(a netip.Addr) {
 	p.mu.Lock()
+	t := p.half[a]
+	p.mu.Unlock()
+	<-t.slots
+	p.leave(a)
+}
+
+func (p *Proxy) leave(a netip.Addr) {
+	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.half[a]--; p.half[a] <= 0 {
-		delete(p.half, a)
+	if t := p.half[a]; t != nil {
+		if t.users--; t.users == 0 {
+			delete(p.half, a)
+		}
 	}
 }
 
@@ -142,7 +177,7 @@ func (p *Proxy) handle(ctx context.Context, raw net.Conn) {
 	}()
 	c := newPeeked(raw)
 	from := c.addr.Addr()
-	if !p.enter(raw, from) {
+	if !p.enter(ctx, raw, from) {
 		return
 	}
 	once := sync.OnceFunc(func() { p.known(from) })
