@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -25,13 +24,15 @@ import (
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/shell"
 	"github.com/sallyport/sallyport/internal/target"
+	"github.com/sallyport/sallyport/internal/turnstile"
 )
 
 // What a connection may cost before its user is known.
 const (
 	handshakeTime  = 10 * time.Second
 	handshakeBytes = 64 << 10
-	halfOpen       = 20 // connections from one address
+	halfOpen       = 20  // connections from one address
+	queued         = 200 // more of them, that wait for their turn unread
 	maxAuthTries   = 6
 )
 
@@ -59,8 +60,7 @@ type Node struct {
 	Config
 	lookup func(string) (*shell.Login, error)
 
-	mu   sync.Mutex
-	half map[netip.Addr]int // guarded by mu: connections in their handshake, by address
+	half *turnstile.Turnstile // connections in their handshake
 }
 
 // New makes a node; a config with something missing is an error.
@@ -73,7 +73,7 @@ func New(c Config) (*Node, error) {
 	case c.Labels == nil || c.Log == nil || c.Now == nil || len(c.SFTP) == 0:
 		return nil, errors.New("a node without labels, log, clock or SFTP program")
 	}
-	return &Node{Config: c, lookup: shell.Lookup, half: map[netip.Addr]int{}}, nil
+	return &Node{Config: c, lookup: shell.Lookup, half: turnstile.New(turnstile.Config{AtOnce: halfOpen, Waiting: queued, Wait: handshakeTime})}, nil
 }
 
 // Handle serves one connection, whose RemoteAddr is the client's, and closes it. It returns once nothing of the
@@ -81,12 +81,13 @@ func New(c Config) (*Node, error) {
 func (n *Node) Handle(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	from := addressOf(conn)
-	if !n.begin(from.Addr()) {
+	done := n.half.Enter(ctx, from.Addr())
+	if done == nil {
 		n.Log.Debug("ssh: too many half-open connections", "addr", from)
 		return
 	}
 	a, err := n.handshake(ctx, conn)
-	n.done(from.Addr())
+	done()
 	if err != nil {
 		n.Log.Debug("ssh: handshake failed", "addr", from, "err", err)
 		return
@@ -106,24 +107,6 @@ func (n *Node) Handle(ctx context.Context, conn net.Conn) {
 		return
 	}
 	newConnection(n, a, session).serve(a.channels, a.requests)
-}
-
-func (n *Node) begin(from netip.Addr) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.half[from] >= halfOpen {
-		return false
-	}
-	n.half[from]++
-	return true
-}
-
-func (n *Node) done(from netip.Addr) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.half[from]--; n.half[from] <= 0 {
-		delete(n.half, from)
-	}
 }
 
 // addressOf is who connected, or nothing where the connection does not say.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/tunnel"
+	"github.com/sallyport/sallyport/internal/turnstile"
 )
 
 // halfOpen is how many connections of one address are looked at at once, before it is known what they are; queued how
@@ -61,17 +62,17 @@ type Proxy struct {
 	Config
 	tunnels tunnels
 	web     *http.Server
+	unknown *turnstile.Turnstile // connections that are not yet known
 	webConn *handoff
 
 	mu   sync.Mutex
-	half map[netip.Addr]*turns // guarded by mu; of addresses with connections that are not yet known
-	open map[net.Conn]bool     // guarded by mu
+	open map[net.Conn]bool // guarded by mu
 	wg   sync.WaitGroup
 }
 
 // New makes a proxy.
 func New(c Config) *Proxy {
-	p := &Proxy{Config: c, half: map[netip.Addr]*turns{}, open: map[net.Conn]bool{}, webConn: newHandoff()}
+	p := &Proxy{Config: c, unknown: turnstile.New(turnstile.Config{AtOnce: halfOpen, Waiting: queued, Wait: sniffTime}), open: map[net.Conn]bool{}, webConn: newHandoff()}
 	p.tunnels.proxy = p
 	p.web = &http.Server{Handler: p.webHandler(), ReadHeaderTimeout: sniffTime, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		WriteTimeout: time.Minute, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
@@ -116,58 +117,6 @@ func (p *Proxy) shut() {
 	p.wg.Wait()
 }
 
-// turns are the unknown connections of one address.
-type turns struct {
-	slots chan struct{}
-	users int // guarded by Proxy.mu; connections that hold or await a slot
-}
-
-// enter waits until a connection of an address may be looked at; false when there are too many, or it waited too long.
-func (p *Proxy) enter(ctx context.Context, c net.Conn, a netip.Addr) bool {
-	p.mu.Lock()
-	t := p.half[a]
-	if t == nil {
-		t = &turns{slots: make(chan struct{}, halfOpen)}
-		p.half[a] = t
-	}
-	if t.users >= halfOpen+queued {
-		p.mu.Unlock()
-		return false
-	}
-	t.users++
-	p.open[c] = true
-	p.mu.Unlock()
-	late := time.NewTimer(sniffTime)
-	defer late.Stop()
-	select {
-	case t.slots <- struct{}{}:
-		return true
-	case <-late.C:
-	case <-ctx.Done():
-	}
-	p.leave(a)
-	return false
-}
-
-// known takes a connection off the unknown ones.
-func (p *Proxy) known(a netip.Addr) {
-	p.mu.Lock()
-	t := p.half[a]
-	p.mu.Unlock()
-	<-t.slots
-	p.leave(a)
-}
-
-func (p *Proxy) leave(a netip.Addr) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t := p.half[a]; t != nil {
-		if t.users--; t.users == 0 {
-			delete(p.half, a)
-		}
-	}
-}
-
 func (p *Proxy) handle(ctx context.Context, raw net.Conn) {
 	defer func() {
 		raw.Close()
@@ -175,13 +124,15 @@ func (p *Proxy) handle(ctx context.Context, raw net.Conn) {
 		delete(p.open, raw)
 		p.mu.Unlock()
 	}()
+	p.mu.Lock()
+	p.open[raw] = true
+	p.mu.Unlock()
 	c := newPeeked(raw)
-	from := c.addr.Addr()
-	if !p.enter(ctx, raw, from) {
+	known := p.unknown.Enter(ctx, c.addr.Addr())
+	if known == nil {
 		return
 	}
-	once := sync.OnceFunc(func() { p.known(from) })
-	defer once()
+	defer known()
 	_ = raw.SetDeadline(p.Now().Add(sniffTime))
 	if err := c.proxyLine(p.ProxyProtocolFrom); err != nil {
 		p.Log.Debug("connection refused", "addr", c.addr, "err", err)
@@ -192,9 +143,9 @@ func (p *Proxy) handle(ctx context.Context, raw net.Conn) {
 	case err != nil:
 		p.Log.Debug("connection refused", "addr", c.addr, "err", err)
 	case proto == protoSSH:
-		p.jump(ctx, c, once)
+		p.jump(ctx, c, known)
 	case proto == protoTLS:
-		p.tls(ctx, c, once)
+		p.tls(ctx, c, known)
 	}
 }
 

@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
@@ -153,41 +151,4 @@ func FuzzSniff(f *testing.F) {
 		}
 		a.Close()
 	})
-}
-
-// TestA30HalfOpen opens more connections than may be looked at: the others wait, and come when there is room.
-func TestA30HalfOpen(t *testing.T) {
-	p := New(Config{Cluster: "example.com", Log: slog.New(slog.DiscardHandler), Now: time.Now})
-	from := netip.MustParseAddr("10.0.0.1")
-	for range halfOpen {
-		if !p.enter(t.Context(), &net.TCPConn{}, from) {
-			t.Fatal("refused too early")
-		}
-	}
-	if !p.enter(t.Context(), &net.TCPConn{}, netip.MustParseAddr("10.0.0.2")) {
-		t.Fatal("another address was refused")
-	}
-	waits := make(chan bool, 1)
-	go func() { waits <- p.enter(t.Context(), &net.TCPConn{}, from) }()
-	select {
-	case <-waits:
-		t.Fatal("one too many was looked at")
-	case <-time.After(50 * time.Millisecond):
-	}
-	p.known(from)
-	if !<-waits {
-		t.Fatal("who waited was refused")
-	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if p.enter(ended, &net.TCPConn{}, from) {
-		t.Fatal("let in after the end")
-	}
-	for range halfOpen {
-		p.known(from)
-	}
-	p.known(netip.MustParseAddr("10.0.0.2"))
-	if len(p.half) != 0 {
-		t.Fatalf("%d addresses are still held", len(p.half))
-	}
 }
