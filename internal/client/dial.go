@@ -157,6 +157,9 @@ func (a Address) intercepted(why string) error {
 
 // explain words a failed handshake: an interceptor, a clock that is off, or another cluster.
 func (a Address) explain(err error) error {
+	if own := (*fault.Error)(nil); errors.As(err, &own) {
+		return own // this side's key could not sign, and says why
+	}
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
 		return ClockFault(invalid.Cert.NotBefore, invalid.Cert.NotAfter, time.Now())

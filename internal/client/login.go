@@ -153,7 +153,9 @@ func (l *loginCall) step(ctx context.Context, m *pb.LoginResponse, spki []byte) 
 	case *pb.LoginResponse_Device:
 		return l.device(s.Device)
 	case *pb.LoginResponse_DeviceRefused:
-		l.fault = wire.FromFault(s.DeviceRefused)
+		if l.fault == nil { // what failed here is closer to the cause
+			l.fault = wire.FromFault(s.DeviceRefused)
+		}
 		return nil
 	}
 	return fault.New(fault.Unsupported, "the server asks for something that this version does not know").WithFix("install the server's version of tsh")

@@ -114,15 +114,6 @@ func (c *Cluster) ResetUser(ctx context.Context, name string) (Invite, error) {
 	return invite(r.Msg.Invite, r.Msg.Expires, r.Msg.Join), nil
 }
 
-// AddBot makes a bot and the token of its first login.
-func (c *Cluster) AddBot(ctx context.Context, name string, roles []string, address string) (Invite, error) {
-	r, err := c.roster.CreateBot(ctx, connect.NewRequest(&pb.CreateBotRequest{Name: name, Roles: roles, Address: address}))
-	if err != nil {
-		return Invite{}, err
-	}
-	return invite(r.Msg.Token, r.Msg.Expires, r.Msg.Join), nil
-}
-
 // AddToken makes a join token.
 func (c *Cluster) AddToken(ctx context.Context, roles []string, name string, ttl time.Duration) (Invite, error) {
 	r, err := c.roster.CreateToken(ctx, connect.NewRequest(&pb.CreateTokenRequest{Roles: roles, Name: name, TtlSeconds: int64(ttl / time.Second)}))

@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/term"
 
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/manifest"
 )
@@ -72,7 +74,7 @@ func PrintError(w io.Writer, err error) {
 	if err == nil || errors.As(err, &s) {
 		return
 	}
-	text := err.Error()
+	text := err.Error() // of several lines where the error was worded elsewhere
 	var f *fault.Error
 	if errors.As(err, &f) {
 		text = f.Lines()
@@ -265,4 +267,22 @@ func (s Streams) Confirm(question string) (bool, error) {
 	a, err := s.Ask(question + " [y/N] ")
 	a = strings.ToLower(strings.TrimSpace(a))
 	return a == "y" || a == "yes", err
+}
+
+// Version is the version line of all three programs.
+func Version() string {
+	v := strings.TrimPrefix(runtime.Version(), "go")
+	if parts := strings.SplitN(v, ".", 3); len(parts) == 3 {
+		v = parts[0] + "." + parts[1]
+	}
+	return fmt.Sprintf("Sallyport v%s go%s", cluster.Version, v)
+}
+
+// Typed makes a Usage of what the command library says of a command that it does not know.
+func Typed(err error) error {
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		return &Usage{errors.New(first)}
+	}
+	return err
 }

@@ -70,7 +70,7 @@ func (d *daemon) startNode() error {
 	})
 	g := gate.New(mirror, events, m.host(), time.Now)
 	d.run("gate", func(ctx context.Context) error { g.Run(ctx); return nil })
-	door, err := node.New(node.Config{Host: m.host(), HostKey: m.HostKey, Gate: g, Pictures: mirror,
+	door, err := node.New(node.Config{Host: m.host(), HostKey: m.HostKey, Gate: g, Recorder: events, Pictures: mirror,
 		Labels: func() label.Set { return d.Config.SSH.Labels }, Log: log, Now: time.Now, SFTP: []string{d.Executable, "sftp-server"}})
 	if err != nil {
 		return err

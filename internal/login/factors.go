@@ -11,22 +11,15 @@ import (
 	"github.com/sallyport/sallyport/internal/store"
 )
 
-// proven is what a login needs of the factors that were proven: notices to show once, and the operations that
-// remember that they were.
-type proven struct {
-	notices []string
-	ops     []store.Op
-}
-
 // badLogin is the one fault of a wrong user, password or code: it tells nobody which.
 func badLogin() error {
 	return fault.New(fault.Unauthenticated, "invalid user name, password or code").WithReason("bad_credentials").
 		WithFix("tsh login --user=USER   (an administrator can set it anew: tctl users reset USER)")
 }
 
-func (s *Service) factors(ctx context.Context, from identity.Caller, start Start, c Conversation) (proven, error) {
+func (s *Service) factors(ctx context.Context, from identity.Caller, start Start, c Conversation) error {
 	if !identity.ValidName(start.User) {
-		return proven{}, badLogin()
+		return badLogin()
 	}
 	if start.Invite != "" {
 		return s.accept(ctx, from, start, c)
@@ -35,24 +28,24 @@ func (s *Service) factors(ctx context.Context, from identity.Caller, start Start
 }
 
 // known checks the password and, where the cluster wants one, the one-time code of a user.
-func (s *Service) known(ctx context.Context, from identity.Caller, start Start, c Conversation) (proven, error) {
+func (s *Service) known(ctx context.Context, from identity.Caller, start Start, c Conversation) error {
 	password, err := c.Ask(ctx, Prompt{Kind: AskPassword})
 	if err != nil {
-		return proven{}, err
+		return err
 	}
 	secret, revision, err := s.Records.Secret(ctx, start.User)
 	if err != nil {
-		return proven{}, err
+		return err
 	}
 	right, err := s.Passwords.Matches(ctx, secret.Password, password)
 	if err != nil {
-		return proven{}, err
+		return err
 	}
 	step := secret.OTPStep
 	if s.Settings().NeedsOTP() {
 		code, err := c.Ask(ctx, Prompt{Kind: AskOTP})
 		if err != nil {
-			return proven{}, err
+			return err
 		}
 		var ok bool
 		step, ok = CheckOTP(secret.OTP, code, secret.OTPStep, s.Now())
@@ -60,16 +53,14 @@ func (s *Service) known(ctx context.Context, from identity.Caller, start Start, 
 	}
 	if !right {
 		s.Throttle.Failed(start.User, from.Addr)
-		return proven{}, badLogin()
+		return badLogin()
 	}
 	// The step is remembered before anything is issued, and only by one of two logins that show the same code.
 	if step != secret.OTPStep {
 		secret.OTPStep = step
-		if revision, err = s.remember(ctx, start.User, secret, revision); err != nil {
-			return proven{}, err
-		}
+		_, err = s.remember(ctx, start.User, secret, revision)
 	}
-	return s.notices(start.User, secret, revision)
+	return err
 }
 
 func (s *Service) remember(ctx context.Context, user string, secret records.Secret, revision uint64) (uint64, error) {
@@ -86,51 +77,62 @@ func (s *Service) remember(ctx context.Context, user string, secret records.Secr
 	return revision, err
 }
 
-// notices takes the notices off the secret, to be shown once.
-func (s *Service) notices(user string, secret records.Secret, revision uint64) (proven, error) {
-	p := proven{notices: secret.Notices}
-	if len(secret.Notices) == 0 {
-		return proven{}, nil
+// notices takes off the secret what is to be shown once at this login: what is not about the device that it is from.
+func (s *Service) notices(ctx context.Context, user string, from *identity.Device) ([]string, []store.Op, error) {
+	secret, revision, err := s.Records.Secret(ctx, user)
+	if err != nil {
+		return nil, nil, err
 	}
-	secret.Notices = nil
+	var show []string
+	var stay []records.Notice
+	for _, n := range secret.Notices {
+		if from != nil && n.Device == from.ID {
+			stay = append(stay, n)
+		} else {
+			show = append(show, n.Text)
+		}
+	}
+	if len(show) == 0 {
+		return nil, nil, nil
+	}
+	secret.Notices = stay
 	ops, err := records.PutSecret(user, secret, revision)
-	p.ops = ops
-	return p, err
+	return show, ops, err
 }
 
 // accept spends an invite: a new password and, where the cluster wants codes, a new secret proven by a first code.
-func (s *Service) accept(ctx context.Context, from identity.Caller, start Start, c Conversation) (proven, error) {
+func (s *Service) accept(ctx context.Context, from identity.Caller, start Start, c Conversation) error {
 	invite, revision, err := s.Records.Invite(ctx, start.Invite)
 	if err != nil {
 		s.Throttle.Failed(start.User, from.Addr)
-		return proven{}, err
+		return err
 	}
-	if invite.User != start.User || invite.Bot || !s.Now().Before(invite.Expires) {
+	if invite.User != start.User || !s.Now().Before(invite.Expires) {
 		s.Throttle.Failed(start.User, from.Addr)
-		return proven{}, fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").
+		return fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").
 			WithCause("it is unknown, was used, is over, or is for another user")
 	}
 	password, err := c.Ask(ctx, Prompt{Kind: AskNewPassword})
 	if err != nil {
-		return proven{}, err
+		return err
 	}
 	hash, err := s.Passwords.Hash(ctx, password)
 	if err != nil {
-		return proven{}, err
+		return err
 	}
 	secret, secretRevision, err := s.Records.Secret(ctx, start.User)
 	if err != nil {
-		return proven{}, err
+		return err
 	}
 	secret.Password, secret.Changed = hash, s.Now().UTC()
 	if s.Settings().NeedsOTP() {
 		if secret.OTP, secret.OTPStep, err = s.newOTP(ctx, start.User, c); err != nil {
-			return proven{}, err
+			return err
 		}
 	}
 	ops, err := records.PutSecret(start.User, secret, secretRevision)
 	if err != nil {
-		return proven{}, err
+		return err
 	}
 	key := records.InviteKey(start.Invite)
 	ops = append(ops, store.CheckRevision(key, revision), store.Delete(key))
@@ -139,11 +141,11 @@ func (s *Service) accept(ctx context.Context, from identity.Caller, start Start,
 		Resource: &event.Resource{ResourceKind: "user", ResourceName: start.User, Changes: []string{"password", "otp"}}}
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil {
 		if conflicts(err) {
-			return proven{}, fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").WithCause("it was used meanwhile")
+			return fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").WithCause("it was used meanwhile")
 		}
-		return proven{}, err
+		return err
 	}
-	return proven{}, nil
+	return nil
 }
 
 // newOTP shows a new secret and takes a first code of it, three times at most.

@@ -126,8 +126,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err := s.Throttle.Allow(start.User, from.Addr); err != nil {
 		return Result{}, err
 	}
-	secret, err := s.factors(ctx, from, start, c)
-	if err != nil {
+	if err := s.factors(ctx, from, start, c); err != nil {
 		return Result{}, err
 	}
 	s.Throttle.Succeeded(start.User, from.Addr)
@@ -158,10 +157,11 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	}
 	ev := event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: eventDevice(id.Device),
 		Session: &event.Session{Addr: from.Addr.String()}}
-	var ops []store.Op
-	if secret.notices != nil {
-		r.Notices, ops = secret.notices, secret.ops
+	notices, ops, err := s.notices(ctx, id.Name, id.Device)
+	if err != nil {
+		return Result{}, err
 	}
+	r.Notices = notices
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil && !errors.Is(err, store.ErrConflict) {
 		return Result{}, err
 	} else if err != nil { // somebody else took the notices; they are shown twice rather than never
@@ -299,6 +299,9 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	if err := s.device(ctx, ceremony.Reissue, from.Certificate, start, &id, c); err != nil {
 		return Result{}, err
 	}
+	if err := s.standing(picture, account, &id); err != nil {
+		return Result{}, err
+	}
 	if had != nil && (id.Device == nil || id.Device.ID != had.ID) {
 		return Result{}, fault.New(fault.Denied, "a reissue keeps its device").WithReason("reissue_drops_device").
 			WithCause("the certificate carries device %s, and the proof was not by it", had.AssetTag).WithFix("tsh login")
@@ -308,10 +311,14 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	return s.issue(ctx, start, id, logins)
 }
 
-// current refuses to renew what a lock has ended, by the certificate's own time of issue.
+// current refuses to renew what a lock has ended, by the certificate's own time of issue. A lock on the certificate's
+// device credential does not count: a reissue proves the same device anew, by the credential that it has now.
 func (s *Service) current(p *snapshot.Picture, u *identity.User) error {
 	now := s.Now()
 	for _, l := range p.Locks {
+		if l.Target.DeviceCredential != "" && u.Device != nil {
+			continue
+		}
 		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(u, target.Target{}, target.Action{}) {
 			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").WithFix("tsh login")
 		}

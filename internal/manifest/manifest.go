@@ -204,7 +204,22 @@ func New(spec any, revision uint64) *Resource {
 func (r *Resource) JSON() ([]byte, error) {
 	m := r.Metadata
 	m.ID = nil
-	return json.Marshal(document{Kind: r.Kind, Version: shapes[r.Kind].version, Metadata: m, Spec: r.Spec})
+	return json.Marshal(document{Kind: r.Kind, Version: shapes[r.Kind].version, Metadata: m, Spec: shown(r.Spec)})
+}
+
+// shown leaves out of a device what means nothing outside the cluster: the figures of attestations are obfuscated per
+// key, and the key area says what public_key says.
+func shown(spec any) any {
+	d, ok := spec.(*device.Device)
+	if !ok {
+		return spec
+	}
+	c := *d
+	c.Credentials = slices.Clone(d.Credentials)
+	for i := range c.Credentials {
+		c.Credentials[i].Clock, c.Credentials[i].AKArea = nil, nil
+	}
+	return &c
 }
 
 // Decode reads one resource from the JSON that JSON prints, strictly but without lines: for what programs send and

@@ -1,5 +1,11 @@
 // Package node is the SSH door: it carries a user's SSH connection (RFC 4251 to 4254) to the gate and to processes of
 // this host, and decides nothing.
+//
+//	handshake   10 s and 64 KiB; a user certificate of the cluster that names the login, nothing else
+//	admission   gate.Admit, once a connection; where it refuses, every channel is refused with its words
+//	channels    session (shell, exec, sftp, pty, agent), direct-tcpip; tcpip-forward brings forwarded-tcpip
+//	end         the gate's cause on each session's standard error, exit status 255, and in the global request
+//	            cut@sallyport for who has no session open
 package node
 
 import (
@@ -7,13 +13,26 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/gate"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/shell"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// What a connection may cost before its user is known.
+const (
+	handshakeTime  = 10 * time.Second
+	handshakeBytes = 64 << 10
+	halfOpen       = 20 // connections from one address
+	maxAuthTries   = 6
 )
 
 // Config is what a node is made of. Every field is needed.
@@ -35,9 +54,13 @@ type Config struct {
 	SFTP []string
 }
 
-// Node serves SSH.
+// Node serves SSH. Handle may be called by many goroutines at once.
 type Node struct {
 	Config
+	lookup func(string) (*shell.Login, error)
+
+	mu   sync.Mutex
+	half map[netip.Addr]int // guarded by mu: connections in their handshake, by address
 }
 
 // New makes a node; a config with something missing is an error.
@@ -50,9 +73,64 @@ func New(c Config) (*Node, error) {
 	case c.Labels == nil || c.Log == nil || c.Now == nil || len(c.SFTP) == 0:
 		return nil, errors.New("a node without labels, log, clock or SFTP program")
 	}
-	return &Node{Config: c}, nil
+	return &Node{Config: c, lookup: shell.Lookup, half: map[netip.Addr]int{}}, nil
 }
 
 // Handle serves one connection, whose RemoteAddr is the client's, and closes it. It returns once nothing of the
 // connection is left. When ctx ends the connection is cut.
-func (n *Node) Handle(ctx context.Context, conn net.Conn) { conn.Close() }
+func (n *Node) Handle(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	from := addressOf(conn)
+	if !n.begin(from.Addr()) {
+		n.Log.Debug("ssh: too many half-open connections", "addr", from)
+		return
+	}
+	a, err := n.handshake(ctx, conn)
+	n.done(from.Addr())
+	if err != nil {
+		n.Log.Debug("ssh: handshake failed", "addr", from, "err", err)
+		return
+	}
+	defer a.conn.Close()
+	where := target.Target{Kind: target.Node, ID: n.Host.ID, Name: n.Host.Name, Labels: n.Labels()}
+	if where.Name == "" {
+		where.Name = n.Host.ID
+	}
+	session, err := n.Gate.Admit(ctx, gate.Request{
+		Identity: a.user, Target: where, Action: target.Action{Login: a.conn.User(), From: from.Addr()},
+		Start: event.Event{Kind: event.SessionStart, Session: &event.Session{Protocol: "ssh"}},
+	})
+	if err != nil {
+		n.Log.Debug("ssh: refused", "addr", from, "user", a.user.Name, "login", a.conn.User(), "err", err)
+		refuse(ctx, a, err)
+		return
+	}
+	newConnection(n, a, session).serve(a.channels, a.requests)
+}
+
+func (n *Node) begin(from netip.Addr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.half[from] >= halfOpen {
+		return false
+	}
+	n.half[from]++
+	return true
+}
+
+func (n *Node) done(from netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.half[from]--; n.half[from] <= 0 {
+		delete(n.half, from)
+	}
+}
+
+// addressOf is who connected, or nothing where the connection does not say.
+func addressOf(conn net.Conn) netip.AddrPort {
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		p := a.AddrPort()
+		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+	}
+	return netip.AddrPort{}
+}

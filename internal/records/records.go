@@ -3,7 +3,7 @@
 //	live/KIND/NAME    role, lock, cluster_auth_preference, node: what pictures are made of
 //	KIND/NAME         user, token
 //	secret/NAME       what proves a user: never listed, never in a picture
-//	invite/HASH       single-use invites and bot tokens
+//	invite/HASH       single-use invites
 //
 // Reads give resources with their revision; writes are operations, for the caller to commit with their audit event.
 package records

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"net/netip"
 	"net/url"
 	"time"
 
@@ -15,15 +14,19 @@ import (
 )
 
 // Secret is what proves a user: a password hash in PHC form, a one-time-code secret with the last step that was
-// taken, and notices to show at the next login. A bot has a key bound to an address range instead.
+// taken, and notices to show at the next login elsewhere.
 type Secret struct {
 	Password string    `json:"password,omitempty"`
 	OTP      []byte    `json:"otp,omitempty"`
 	OTPStep  int64     `json:"otp_step,omitempty"`
-	Notices  []string  `json:"notices,omitempty"`
-	BotKey   []byte    `json:"bot_key,omitempty"`
-	BotFrom  string    `json:"bot_from,omitempty"`
+	Notices  []Notice  `json:"notices,omitempty"`
 	Changed  time.Time `json:"changed,omitzero"`
+}
+
+// Notice is a line for a person's next login, but not for one from the device that it is about.
+type Notice struct {
+	Device string `json:"device,omitempty"`
+	Text   string `json:"text"`
 }
 
 // SecretKey is where a user's secret lies.
@@ -42,12 +45,10 @@ func PutSecret(user string, s Secret, revision uint64) ([]store.Op, error) {
 	return []store.Op{store.CheckRevision(SecretKey(user), revision), put}, err
 }
 
-// Invite lets somebody set a user's factors once; of a bot it is the token of its first login.
+// Invite lets somebody set a user's factors once.
 type Invite struct {
-	User    string       `json:"user"`
-	Bot     bool         `json:"bot,omitempty"`
-	From    netip.Prefix `json:"from,omitzero"`
-	Expires time.Time    `json:"expires"`
+	User    string    `json:"user"`
+	Expires time.Time `json:"expires"`
 }
 
 // NewToken makes a single-use secret, printed once; what is stored is its hash.

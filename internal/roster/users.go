@@ -2,7 +2,6 @@ package roster
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +34,7 @@ func (s *Service) prepareUser(from identity.Caller, a *identity.Account, old *ma
 	}
 	if old == nil {
 		if a.Kind == identity.Bot {
-			return nil, fault.New(fault.Unsupported, "bots are made by tctl bots add").WithReason("bot_by_hand").WithFix("tctl bots add %s --roles=ROLE", a.Name)
+			return nil, fault.New(fault.Unsupported, "user %q: kind: bot is not enforced by this build", a.Name).WithReason("bot_unsupported")
 		}
 		a.CreatedBy = &identity.CreatedBy{Time: s.Now().UTC(), User: from.Name()}
 		return nil, nil
@@ -183,39 +182,6 @@ func (s *Service) dropInvites(ctx context.Context, user string, b *batch) error 
 	keys, err := s.Records.InvitesOf(ctx, user)
 	for _, k := range keys {
 		b.ops = append(b.ops, store.Delete(k))
-	}
-	return err
-}
-
-// AddBot makes a bot and the single-use token of its first login.
-func (s *Service) AddBot(ctx context.Context, from identity.Caller, name string, roles []string, address netip.Prefix) (Invited, error) {
-	a := &identity.Account{Name: name, Kind: identity.Bot, Roles: roles, CreatedBy: &identity.CreatedBy{Time: s.Now().UTC(), User: from.Name()}}
-	res := manifest.New(a, 0)
-	if err := res.Check(); err != nil {
-		return Invited{}, err
-	}
-	if err := s.may(from, manifest.User, "create", res); err != nil {
-		return Invited{}, err
-	}
-	if err := s.rolesExist(roles); err != nil {
-		return Invited{}, err
-	}
-	put, err := records.Put(res)
-	if err != nil {
-		return Invited{}, err
-	}
-	out := Invited{Token: records.NewToken(), Expires: s.Now().UTC().Add(InviteTTL).Truncate(time.Second)}
-	invite, err := records.PutInvite(out.Token, records.Invite{User: name, Bot: true, From: address, Expires: out.Expires})
-	if err != nil {
-		return Invited{}, err
-	}
-	_, err = s.Audit.RecordAll(ctx, []event.Event{s.eventOf(from, event.UserCreate, res)}, records.Unchanged(manifest.User, name, 0), put, invite)
-	return out, exists(records.Conflict(err), manifest.User, name)
-}
-
-func exists(err error, kind manifest.Kind, name string) error {
-	if fault.Is(err, fault.Conflict) {
-		return fault.New(fault.Exists, "%s %q already exists", kind, name).WithReason("exists")
 	}
 	return err
 }

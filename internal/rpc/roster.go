@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -143,22 +142,6 @@ func (h *rosterHandler) invited(i roster.Invited, err error) (*connect.Response[
 		return nil, err
 	}
 	return connect.NewResponse(&pb.CreateUserResponse{Invite: i.Token, Expires: timestamppb.New(i.Expires), Join: h.hint()}), nil
-}
-
-func (h *rosterHandler) CreateBot(ctx context.Context, r *connect.Request[pb.CreateBotRequest]) (*connect.Response[pb.CreateBotResponse], error) {
-	var from netip.Prefix
-	if r.Msg.Address != "" {
-		p, err := netip.ParsePrefix(r.Msg.Address)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "--address: %q is no CIDR", r.Msg.Address)
-		}
-		from = p.Masked()
-	}
-	i, err := h.s.use.Roster.AddBot(ctx, caller(ctx), r.Msg.Name, r.Msg.Roles, from)
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewResponse(&pb.CreateBotResponse{Token: i.Token, Expires: timestamppb.New(i.Expires), Join: h.hint()}), nil
 }
 
 func (h *rosterHandler) CreateToken(ctx context.Context, r *connect.Request[pb.CreateTokenRequest]) (*connect.Response[pb.CreateTokenResponse], error) {

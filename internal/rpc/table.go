@@ -53,7 +53,6 @@ var table = map[string]who{
 	"RosterService/DeleteResource":    {verb: "delete"},
 	"RosterService/CreateUser":        {kind: manifest.User, verb: "create"},
 	"RosterService/ResetUser":         {kind: manifest.User, verb: "update"},
-	"RosterService/CreateBot":         {kind: manifest.User, verb: "create"},
 	"RosterService/CreateToken":       {kind: manifest.Token, verb: "create"},
 	"RosterService/ListTargets":       {user: true},
 	"RosterService/Explain":           {kind: manifest.User, verb: "read"},

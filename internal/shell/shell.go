@@ -5,11 +5,7 @@
 // session of its own, so that it can be ended with all that belongs to it.
 package shell
 
-import (
-	"io"
-
-	"github.com/sallyport/sallyport/internal/fault"
-)
+import "strings"
 
 // Login is an account of this host.
 type Login struct {
@@ -47,21 +43,41 @@ type Exit struct {
 	Core   bool
 }
 
-// Lookup finds a login. That it does not exist, or that this server may not become it, is a fault.
-func Lookup(name string) (*Login, error) { return nil, fault.New(fault.Unsupported, "no logins here") }
-
-// Start starts a process. Wait must be called.
-func Start(s Spec) (*Process, error) { return nil, fault.New(fault.Unsupported, "no logins here") }
-
-// Process is one that runs. Of one with a terminal, Stdin and Stdout are both the terminal and Stderr is empty.
-type Process struct {
-	Stdin  io.WriteCloser
-	Stdout io.Reader
-	Stderr io.Reader
+// Quote makes a command line of a program and its arguments that a login's shell takes apart again.
+func Quote(argv []string) string {
+	quoted := make([]string, len(argv))
+	for i, a := range argv {
+		quoted[i] = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+	}
+	return strings.Join(quoted, " ")
 }
 
-// ServeSFTP serves SFTP (draft-ietf-secsh-filexfer-02) as whoever runs this process, until in ends. The server's
-// binary is started again as the login to do this, so that the kernel holds every permission.
-func ServeSFTP(in io.Reader, out io.WriteCloser) error {
-	return fault.New(fault.Unsupported, "no SFTP here")
+// The bounds of an accepted variable, so that a client cannot fill a process's arguments.
+const maxVariable = 1024
+
+// Accepts reports whether a variable that a client sends may reach a process: the locale, and nothing that a shell
+// or a loader acts on.
+func Accepts(name, value string) bool {
+	if name != "LANG" && !strings.HasPrefix(name, "LC_") {
+		return false
+	}
+	if len(name) > 64 || len(value) > maxVariable {
+		return false
+	}
+	bad := func(r rune) bool { return r <= ' ' || r > '~' || r == '=' }
+	return !strings.ContainsFunc(name, bad) && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// environment is what every process of a login has.
+func environment(s Spec) []string {
+	l := s.Login
+	path := "/usr/local/bin:/usr/bin:/bin:/usr/games"
+	if l.UID == 0 {
+		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	env := []string{"HOME=" + l.Home, "USER=" + l.Name, "LOGNAME=" + l.Name, "SHELL=" + l.Shell, "PATH=" + path}
+	if s.Terminal != nil && s.Terminal.Type != "" {
+		env = append(env, "TERM="+s.Terminal.Type)
+	}
+	return append(env, s.Env...)
 }

@@ -159,18 +159,7 @@ func TestUsers(t *testing.T) {
 	if r := w.run("\n", "users", "add", "dave", "--roles=access", "--password-file=-"); r.code != 1 || !strings.Contains(r.err, "no password in the first line") {
 		t.Errorf("an empty password: status %d %s", r.code, r.err)
 	}
-	bot := w.ok("bots", "add", "ci", "--roles=access", "--address=10.0.0.0/8")
-	has(t, bot, "--user=ci --token=@FILE\n")
-	if m := regexp.MustCompile(`(?m)^\S{20,}$`).FindString(bot); m == "" || strings.Count(bot, m) != 1 {
-		t.Errorf("the bot's token is not printed on a line of its own, once:\n%s", bot)
-	}
 	has(t, w.ok("users", "ls"), "User  Roles          Logins      Status\n", "alice access,auditor root,ubuntu active\n", "carol access")
-	if users, bots := w.ok("users", "ls"), w.ok("bots", "ls"); strings.Contains(users, "ci ") || !strings.Contains(bots, "ci ") || strings.Contains(bots, "alice") {
-		t.Errorf("bots among users, or the other way round\n%s%s", users, bots)
-	}
-	w.fails(1, `human "ci" not found`, "users", "rm", "ci")
-	w.fails(1, `bot "alice" not found`, "bots", "rm", "alice")
-
 	out = w.ok("users", "reset", "alice")
 	if again := inviteCommand.FindStringSubmatch(out); again == nil || again[2] == m[2] {
 		t.Errorf("no fresh invite in\n%s", out)
@@ -180,10 +169,6 @@ func TestUsers(t *testing.T) {
 		t.Error(out)
 	}
 	w.fails(1, `user "alice" not found`, "users", "rm", "alice")
-	w.ok("bots", "rm", "ci")
-	if out := w.ok("bots", "ls", "--format=json"); out != "[]\n" {
-		t.Errorf("an empty listing: %s", out)
-	}
 }
 
 func TestTokens(t *testing.T) {

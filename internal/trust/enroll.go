@@ -334,8 +334,9 @@ func (e *enrollment) notice(ctx context.Context, d *device.Device, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	secret.Notices = append(secret.Notices, fmt.Sprintf("device %q/%s was enrolled in your name at %s from %s; if that was not you, tell an administrator",
-		d.AssetTag, d.OSType.Title(), now.Format(time.RFC3339), e.from.Addr))
+	secret.Notices = append(secret.Notices, records.Notice{Device: d.ID,
+		Text: fmt.Sprintf("device %q/%s was enrolled in your name at %s from %s; if that was not you, tell an administrator",
+			d.AssetTag, d.OSType.Title(), now.Format(time.RFC3339), e.from.Addr)})
 	if len(secret.Notices) > 10 {
 		secret.Notices = secret.Notices[len(secret.Notices)-10:]
 	}

@@ -677,126 +677,6 @@ func (x *ResetUserRequest) GetName() string {
 	return ""
 }
 
-type CreateBotRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Roles         []string               `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
-	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CreateBotRequest) Reset() {
-	*x = CreateBotRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CreateBotRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CreateBotRequest) ProtoMessage() {}
-
-func (x *CreateBotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CreateBotRequest.ProtoReflect.Descriptor instead.
-func (*CreateBotRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *CreateBotRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *CreateBotRequest) GetRoles() []string {
-	if x != nil {
-		return x.Roles
-	}
-	return nil
-}
-
-func (x *CreateBotRequest) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
-}
-
-type CreateBotResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
-	Join          *JoinHint              `protobuf:"bytes,3,opt,name=join,proto3" json:"join,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CreateBotResponse) Reset() {
-	*x = CreateBotResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CreateBotResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CreateBotResponse) ProtoMessage() {}
-
-func (x *CreateBotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CreateBotResponse.ProtoReflect.Descriptor instead.
-func (*CreateBotResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *CreateBotResponse) GetToken() string {
-	if x != nil {
-		return x.Token
-	}
-	return ""
-}
-
-func (x *CreateBotResponse) GetExpires() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Expires
-	}
-	return nil
-}
-
-func (x *CreateBotResponse) GetJoin() *JoinHint {
-	if x != nil {
-		return x.Join
-	}
-	return nil
-}
-
 type CreateTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Roles         []string               `protobuf:"bytes,1,rep,name=roles,proto3" json:"roles,omitempty"`
@@ -808,7 +688,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[14]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +700,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[14]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +713,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{14}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateTokenRequest) GetRoles() []string {
@@ -868,7 +748,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[15]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +760,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[15]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +773,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{15}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -929,7 +809,7 @@ type ListTargetsRequest struct {
 
 func (x *ListTargetsRequest) Reset() {
 	*x = ListTargetsRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[16]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +821,7 @@ func (x *ListTargetsRequest) String() string {
 func (*ListTargetsRequest) ProtoMessage() {}
 
 func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[16]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +834,7 @@ func (x *ListTargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsRequest.ProtoReflect.Descriptor instead.
 func (*ListTargetsRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{16}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListTargetsRequest) GetKind() string {
@@ -991,7 +871,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[17]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +883,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[17]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +896,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{17}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Target) GetKind() string {
@@ -1064,7 +944,7 @@ type ListTargetsResponse struct {
 
 func (x *ListTargetsResponse) Reset() {
 	*x = ListTargetsResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[18]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +956,7 @@ func (x *ListTargetsResponse) String() string {
 func (*ListTargetsResponse) ProtoMessage() {}
 
 func (x *ListTargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[18]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +969,7 @@ func (x *ListTargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTargetsResponse.ProtoReflect.Descriptor instead.
 func (*ListTargetsResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{18}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListTargetsResponse) GetTargets() []*Target {
@@ -1120,7 +1000,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1012,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1025,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{19}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainRequest) GetUser() string {
@@ -1205,7 +1085,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1097,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1110,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{20}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExplainResponse) GetAllowed() bool {
@@ -1283,7 +1163,7 @@ type ExportAuthoritiesRequest struct {
 
 func (x *ExportAuthoritiesRequest) Reset() {
 	*x = ExportAuthoritiesRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1175,7 @@ func (x *ExportAuthoritiesRequest) String() string {
 func (*ExportAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ExportAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1188,7 @@ func (x *ExportAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{21}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{19}
 }
 
 type Authority struct {
@@ -1322,7 +1202,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1214,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1227,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{22}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Authority) GetUse() string {
@@ -1373,7 +1253,7 @@ type ExportAuthoritiesResponse struct {
 
 func (x *ExportAuthoritiesResponse) Reset() {
 	*x = ExportAuthoritiesResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1265,7 @@ func (x *ExportAuthoritiesResponse) String() string {
 func (*ExportAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ExportAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1278,7 @@ func (x *ExportAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{23}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExportAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -1416,7 +1296,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[24]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1308,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[24]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1321,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{24}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{22}
 }
 
 type StatusResponse struct {
@@ -1462,7 +1342,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[25]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1354,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[25]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1367,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{25}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatusResponse) GetClusterName() string {
@@ -1596,15 +1476,7 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\x06ca_pin\x18\x02 \x01(\tR\x05caPin\x12\x12\n" +
 	"\x04auth\x18\x03 \x01(\tR\x04auth\"&\n" +
 	"\x10ResetUserRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"V\n" +
-	"\x10CreateBotRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\x8b\x01\n" +
-	"\x11CreateBotResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12*\n" +
-	"\x04join\x18\x03 \x01(\v2\x16.sallyport.v1.JoinHintR\x04join\"_\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"_\n" +
 	"\x12CreateTokenRequest\x12\x14\n" +
 	"\x05roles\x18\x01 \x03(\tR\x05roles\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -1666,7 +1538,7 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\x05proxy\x18\t \x01(\tR\x05proxy\x1a9\n" +
 	"\vCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x012\xf5\a\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x012\xa7\a\n" +
 	"\rRosterService\x12G\n" +
 	"\vGetResource\x12 .sallyport.v1.GetResourceRequest\x1a\x16.sallyport.v1.Resource\x12X\n" +
 	"\rListResources\x12\".sallyport.v1.ListResourcesRequest\x1a#.sallyport.v1.ListResourcesResponse\x12[\n" +
@@ -1674,8 +1546,7 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\x0eDeleteResource\x12#.sallyport.v1.DeleteResourceRequest\x1a$.sallyport.v1.DeleteResourceResponse\x12O\n" +
 	"\n" +
 	"CreateUser\x12\x1f.sallyport.v1.CreateUserRequest\x1a .sallyport.v1.CreateUserResponse\x12M\n" +
-	"\tResetUser\x12\x1e.sallyport.v1.ResetUserRequest\x1a .sallyport.v1.CreateUserResponse\x12L\n" +
-	"\tCreateBot\x12\x1e.sallyport.v1.CreateBotRequest\x1a\x1f.sallyport.v1.CreateBotResponse\x12R\n" +
+	"\tResetUser\x12\x1e.sallyport.v1.ResetUserRequest\x1a .sallyport.v1.CreateUserResponse\x12R\n" +
 	"\vCreateToken\x12 .sallyport.v1.CreateTokenRequest\x1a!.sallyport.v1.CreateTokenResponse\x12R\n" +
 	"\vListTargets\x12 .sallyport.v1.ListTargetsRequest\x1a!.sallyport.v1.ListTargetsResponse\x12F\n" +
 	"\aExplain\x12\x1c.sallyport.v1.ExplainRequest\x1a\x1d.sallyport.v1.ExplainResponse\x12d\n" +
@@ -1694,7 +1565,7 @@ func file_sallyport_v1_roster_proto_rawDescGZIP() []byte {
 	return file_sallyport_v1_roster_proto_rawDescData
 }
 
-var file_sallyport_v1_roster_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_sallyport_v1_roster_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_sallyport_v1_roster_proto_goTypes = []any{
 	(*GetResourceRequest)(nil),        // 0: sallyport.v1.GetResourceRequest
 	(*ListResourcesRequest)(nil),      // 1: sallyport.v1.ListResourcesRequest
@@ -1708,69 +1579,63 @@ var file_sallyport_v1_roster_proto_goTypes = []any{
 	(*CreateUserResponse)(nil),        // 9: sallyport.v1.CreateUserResponse
 	(*JoinHint)(nil),                  // 10: sallyport.v1.JoinHint
 	(*ResetUserRequest)(nil),          // 11: sallyport.v1.ResetUserRequest
-	(*CreateBotRequest)(nil),          // 12: sallyport.v1.CreateBotRequest
-	(*CreateBotResponse)(nil),         // 13: sallyport.v1.CreateBotResponse
-	(*CreateTokenRequest)(nil),        // 14: sallyport.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),       // 15: sallyport.v1.CreateTokenResponse
-	(*ListTargetsRequest)(nil),        // 16: sallyport.v1.ListTargetsRequest
-	(*Target)(nil),                    // 17: sallyport.v1.Target
-	(*ListTargetsResponse)(nil),       // 18: sallyport.v1.ListTargetsResponse
-	(*ExplainRequest)(nil),            // 19: sallyport.v1.ExplainRequest
-	(*ExplainResponse)(nil),           // 20: sallyport.v1.ExplainResponse
-	(*ExportAuthoritiesRequest)(nil),  // 21: sallyport.v1.ExportAuthoritiesRequest
-	(*Authority)(nil),                 // 22: sallyport.v1.Authority
-	(*ExportAuthoritiesResponse)(nil), // 23: sallyport.v1.ExportAuthoritiesResponse
-	(*StatusRequest)(nil),             // 24: sallyport.v1.StatusRequest
-	(*StatusResponse)(nil),            // 25: sallyport.v1.StatusResponse
-	nil,                               // 26: sallyport.v1.Target.LabelsEntry
-	nil,                               // 27: sallyport.v1.StatusResponse.CountsEntry
-	(*Resource)(nil),                  // 28: sallyport.v1.Resource
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*CreateTokenRequest)(nil),        // 12: sallyport.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 13: sallyport.v1.CreateTokenResponse
+	(*ListTargetsRequest)(nil),        // 14: sallyport.v1.ListTargetsRequest
+	(*Target)(nil),                    // 15: sallyport.v1.Target
+	(*ListTargetsResponse)(nil),       // 16: sallyport.v1.ListTargetsResponse
+	(*ExplainRequest)(nil),            // 17: sallyport.v1.ExplainRequest
+	(*ExplainResponse)(nil),           // 18: sallyport.v1.ExplainResponse
+	(*ExportAuthoritiesRequest)(nil),  // 19: sallyport.v1.ExportAuthoritiesRequest
+	(*Authority)(nil),                 // 20: sallyport.v1.Authority
+	(*ExportAuthoritiesResponse)(nil), // 21: sallyport.v1.ExportAuthoritiesResponse
+	(*StatusRequest)(nil),             // 22: sallyport.v1.StatusRequest
+	(*StatusResponse)(nil),            // 23: sallyport.v1.StatusResponse
+	nil,                               // 24: sallyport.v1.Target.LabelsEntry
+	nil,                               // 25: sallyport.v1.StatusResponse.CountsEntry
+	(*Resource)(nil),                  // 26: sallyport.v1.Resource
+	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
 }
 var file_sallyport_v1_roster_proto_depIdxs = []int32{
-	28, // 0: sallyport.v1.ListResourcesResponse.resources:type_name -> sallyport.v1.Resource
-	28, // 1: sallyport.v1.WriteResourcesRequest.resources:type_name -> sallyport.v1.Resource
+	26, // 0: sallyport.v1.ListResourcesResponse.resources:type_name -> sallyport.v1.Resource
+	26, // 1: sallyport.v1.WriteResourcesRequest.resources:type_name -> sallyport.v1.Resource
 	5,  // 2: sallyport.v1.WriteResourcesResponse.results:type_name -> sallyport.v1.WriteResult
-	28, // 3: sallyport.v1.CreateUserRequest.user:type_name -> sallyport.v1.Resource
-	29, // 4: sallyport.v1.CreateUserResponse.expires:type_name -> google.protobuf.Timestamp
+	26, // 3: sallyport.v1.CreateUserRequest.user:type_name -> sallyport.v1.Resource
+	27, // 4: sallyport.v1.CreateUserResponse.expires:type_name -> google.protobuf.Timestamp
 	10, // 5: sallyport.v1.CreateUserResponse.join:type_name -> sallyport.v1.JoinHint
-	29, // 6: sallyport.v1.CreateBotResponse.expires:type_name -> google.protobuf.Timestamp
-	10, // 7: sallyport.v1.CreateBotResponse.join:type_name -> sallyport.v1.JoinHint
-	29, // 8: sallyport.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	10, // 9: sallyport.v1.CreateTokenResponse.join:type_name -> sallyport.v1.JoinHint
-	26, // 10: sallyport.v1.Target.labels:type_name -> sallyport.v1.Target.LabelsEntry
-	17, // 11: sallyport.v1.ListTargetsResponse.targets:type_name -> sallyport.v1.Target
-	22, // 12: sallyport.v1.ExportAuthoritiesResponse.authorities:type_name -> sallyport.v1.Authority
-	27, // 13: sallyport.v1.StatusResponse.counts:type_name -> sallyport.v1.StatusResponse.CountsEntry
-	0,  // 14: sallyport.v1.RosterService.GetResource:input_type -> sallyport.v1.GetResourceRequest
-	1,  // 15: sallyport.v1.RosterService.ListResources:input_type -> sallyport.v1.ListResourcesRequest
-	3,  // 16: sallyport.v1.RosterService.WriteResources:input_type -> sallyport.v1.WriteResourcesRequest
-	6,  // 17: sallyport.v1.RosterService.DeleteResource:input_type -> sallyport.v1.DeleteResourceRequest
-	8,  // 18: sallyport.v1.RosterService.CreateUser:input_type -> sallyport.v1.CreateUserRequest
-	11, // 19: sallyport.v1.RosterService.ResetUser:input_type -> sallyport.v1.ResetUserRequest
-	12, // 20: sallyport.v1.RosterService.CreateBot:input_type -> sallyport.v1.CreateBotRequest
-	14, // 21: sallyport.v1.RosterService.CreateToken:input_type -> sallyport.v1.CreateTokenRequest
-	16, // 22: sallyport.v1.RosterService.ListTargets:input_type -> sallyport.v1.ListTargetsRequest
-	19, // 23: sallyport.v1.RosterService.Explain:input_type -> sallyport.v1.ExplainRequest
-	21, // 24: sallyport.v1.RosterService.ExportAuthorities:input_type -> sallyport.v1.ExportAuthoritiesRequest
-	24, // 25: sallyport.v1.RosterService.Status:input_type -> sallyport.v1.StatusRequest
-	28, // 26: sallyport.v1.RosterService.GetResource:output_type -> sallyport.v1.Resource
-	2,  // 27: sallyport.v1.RosterService.ListResources:output_type -> sallyport.v1.ListResourcesResponse
-	4,  // 28: sallyport.v1.RosterService.WriteResources:output_type -> sallyport.v1.WriteResourcesResponse
-	7,  // 29: sallyport.v1.RosterService.DeleteResource:output_type -> sallyport.v1.DeleteResourceResponse
-	9,  // 30: sallyport.v1.RosterService.CreateUser:output_type -> sallyport.v1.CreateUserResponse
-	9,  // 31: sallyport.v1.RosterService.ResetUser:output_type -> sallyport.v1.CreateUserResponse
-	13, // 32: sallyport.v1.RosterService.CreateBot:output_type -> sallyport.v1.CreateBotResponse
-	15, // 33: sallyport.v1.RosterService.CreateToken:output_type -> sallyport.v1.CreateTokenResponse
-	18, // 34: sallyport.v1.RosterService.ListTargets:output_type -> sallyport.v1.ListTargetsResponse
-	20, // 35: sallyport.v1.RosterService.Explain:output_type -> sallyport.v1.ExplainResponse
-	23, // 36: sallyport.v1.RosterService.ExportAuthorities:output_type -> sallyport.v1.ExportAuthoritiesResponse
-	25, // 37: sallyport.v1.RosterService.Status:output_type -> sallyport.v1.StatusResponse
-	26, // [26:38] is the sub-list for method output_type
-	14, // [14:26] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	27, // 6: sallyport.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	10, // 7: sallyport.v1.CreateTokenResponse.join:type_name -> sallyport.v1.JoinHint
+	24, // 8: sallyport.v1.Target.labels:type_name -> sallyport.v1.Target.LabelsEntry
+	15, // 9: sallyport.v1.ListTargetsResponse.targets:type_name -> sallyport.v1.Target
+	20, // 10: sallyport.v1.ExportAuthoritiesResponse.authorities:type_name -> sallyport.v1.Authority
+	25, // 11: sallyport.v1.StatusResponse.counts:type_name -> sallyport.v1.StatusResponse.CountsEntry
+	0,  // 12: sallyport.v1.RosterService.GetResource:input_type -> sallyport.v1.GetResourceRequest
+	1,  // 13: sallyport.v1.RosterService.ListResources:input_type -> sallyport.v1.ListResourcesRequest
+	3,  // 14: sallyport.v1.RosterService.WriteResources:input_type -> sallyport.v1.WriteResourcesRequest
+	6,  // 15: sallyport.v1.RosterService.DeleteResource:input_type -> sallyport.v1.DeleteResourceRequest
+	8,  // 16: sallyport.v1.RosterService.CreateUser:input_type -> sallyport.v1.CreateUserRequest
+	11, // 17: sallyport.v1.RosterService.ResetUser:input_type -> sallyport.v1.ResetUserRequest
+	12, // 18: sallyport.v1.RosterService.CreateToken:input_type -> sallyport.v1.CreateTokenRequest
+	14, // 19: sallyport.v1.RosterService.ListTargets:input_type -> sallyport.v1.ListTargetsRequest
+	17, // 20: sallyport.v1.RosterService.Explain:input_type -> sallyport.v1.ExplainRequest
+	19, // 21: sallyport.v1.RosterService.ExportAuthorities:input_type -> sallyport.v1.ExportAuthoritiesRequest
+	22, // 22: sallyport.v1.RosterService.Status:input_type -> sallyport.v1.StatusRequest
+	26, // 23: sallyport.v1.RosterService.GetResource:output_type -> sallyport.v1.Resource
+	2,  // 24: sallyport.v1.RosterService.ListResources:output_type -> sallyport.v1.ListResourcesResponse
+	4,  // 25: sallyport.v1.RosterService.WriteResources:output_type -> sallyport.v1.WriteResourcesResponse
+	7,  // 26: sallyport.v1.RosterService.DeleteResource:output_type -> sallyport.v1.DeleteResourceResponse
+	9,  // 27: sallyport.v1.RosterService.CreateUser:output_type -> sallyport.v1.CreateUserResponse
+	9,  // 28: sallyport.v1.RosterService.ResetUser:output_type -> sallyport.v1.CreateUserResponse
+	13, // 29: sallyport.v1.RosterService.CreateToken:output_type -> sallyport.v1.CreateTokenResponse
+	16, // 30: sallyport.v1.RosterService.ListTargets:output_type -> sallyport.v1.ListTargetsResponse
+	18, // 31: sallyport.v1.RosterService.Explain:output_type -> sallyport.v1.ExplainResponse
+	21, // 32: sallyport.v1.RosterService.ExportAuthorities:output_type -> sallyport.v1.ExportAuthoritiesResponse
+	23, // 33: sallyport.v1.RosterService.Status:output_type -> sallyport.v1.StatusResponse
+	23, // [23:34] is the sub-list for method output_type
+	12, // [12:23] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_v1_roster_proto_init() }
@@ -1785,7 +1650,7 @@ func file_sallyport_v1_roster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_v1_roster_proto_rawDesc), len(file_sallyport_v1_roster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,4 +1,4 @@
-// Package people is tctl's commands for who may come in: users, bots and the tokens of hosts.
+// Package people is tctl's commands for who may come in: users and the tokens of hosts.
 package people
 
 import (
@@ -22,7 +22,7 @@ import (
 // Commands are the package's commands of one run.
 func Commands(run *tool.Tool) []*cobra.Command {
 	t := commands{run}
-	return []*cobra.Command{t.users(), t.bots(), t.tokens()}
+	return []*cobra.Command{t.users(), t.tokens()}
 }
 
 type commands struct{ *tool.Tool }

@@ -50,8 +50,6 @@ const (
 	RosterServiceCreateUserProcedure = "/sallyport.v1.RosterService/CreateUser"
 	// RosterServiceResetUserProcedure is the fully-qualified name of the RosterService's ResetUser RPC.
 	RosterServiceResetUserProcedure = "/sallyport.v1.RosterService/ResetUser"
-	// RosterServiceCreateBotProcedure is the fully-qualified name of the RosterService's CreateBot RPC.
-	RosterServiceCreateBotProcedure = "/sallyport.v1.RosterService/CreateBot"
 	// RosterServiceCreateTokenProcedure is the fully-qualified name of the RosterService's CreateToken
 	// RPC.
 	RosterServiceCreateTokenProcedure = "/sallyport.v1.RosterService/CreateToken"
@@ -78,7 +76,6 @@ type RosterServiceClient interface {
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	// ResetUser takes a user's password and codes, locks what was issued, and makes an invite.
 	ResetUser(context.Context, *connect.Request[v1.ResetUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
-	CreateBot(context.Context, *connect.Request[v1.CreateBotRequest]) (*connect.Response[v1.CreateBotResponse], error)
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
 	// ListTargets lists what the caller may reach.
 	ListTargets(context.Context, *connect.Request[v1.ListTargetsRequest]) (*connect.Response[v1.ListTargetsResponse], error)
@@ -135,12 +132,6 @@ func NewRosterServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(rosterServiceMethods.ByName("ResetUser")),
 			connect.WithClientOptions(opts...),
 		),
-		createBot: connect.NewClient[v1.CreateBotRequest, v1.CreateBotResponse](
-			httpClient,
-			baseURL+RosterServiceCreateBotProcedure,
-			connect.WithSchema(rosterServiceMethods.ByName("CreateBot")),
-			connect.WithClientOptions(opts...),
-		),
 		createToken: connect.NewClient[v1.CreateTokenRequest, v1.CreateTokenResponse](
 			httpClient,
 			baseURL+RosterServiceCreateTokenProcedure,
@@ -182,7 +173,6 @@ type rosterServiceClient struct {
 	deleteResource    *connect.Client[v1.DeleteResourceRequest, v1.DeleteResourceResponse]
 	createUser        *connect.Client[v1.CreateUserRequest, v1.CreateUserResponse]
 	resetUser         *connect.Client[v1.ResetUserRequest, v1.CreateUserResponse]
-	createBot         *connect.Client[v1.CreateBotRequest, v1.CreateBotResponse]
 	createToken       *connect.Client[v1.CreateTokenRequest, v1.CreateTokenResponse]
 	listTargets       *connect.Client[v1.ListTargetsRequest, v1.ListTargetsResponse]
 	explain           *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
@@ -218,11 +208,6 @@ func (c *rosterServiceClient) CreateUser(ctx context.Context, req *connect.Reque
 // ResetUser calls sallyport.v1.RosterService.ResetUser.
 func (c *rosterServiceClient) ResetUser(ctx context.Context, req *connect.Request[v1.ResetUserRequest]) (*connect.Response[v1.CreateUserResponse], error) {
 	return c.resetUser.CallUnary(ctx, req)
-}
-
-// CreateBot calls sallyport.v1.RosterService.CreateBot.
-func (c *rosterServiceClient) CreateBot(ctx context.Context, req *connect.Request[v1.CreateBotRequest]) (*connect.Response[v1.CreateBotResponse], error) {
-	return c.createBot.CallUnary(ctx, req)
 }
 
 // CreateToken calls sallyport.v1.RosterService.CreateToken.
@@ -261,7 +246,6 @@ type RosterServiceHandler interface {
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	// ResetUser takes a user's password and codes, locks what was issued, and makes an invite.
 	ResetUser(context.Context, *connect.Request[v1.ResetUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
-	CreateBot(context.Context, *connect.Request[v1.CreateBotRequest]) (*connect.Response[v1.CreateBotResponse], error)
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
 	// ListTargets lists what the caller may reach.
 	ListTargets(context.Context, *connect.Request[v1.ListTargetsRequest]) (*connect.Response[v1.ListTargetsResponse], error)
@@ -314,12 +298,6 @@ func NewRosterServiceHandler(svc RosterServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(rosterServiceMethods.ByName("ResetUser")),
 		connect.WithHandlerOptions(opts...),
 	)
-	rosterServiceCreateBotHandler := connect.NewUnaryHandler(
-		RosterServiceCreateBotProcedure,
-		svc.CreateBot,
-		connect.WithSchema(rosterServiceMethods.ByName("CreateBot")),
-		connect.WithHandlerOptions(opts...),
-	)
 	rosterServiceCreateTokenHandler := connect.NewUnaryHandler(
 		RosterServiceCreateTokenProcedure,
 		svc.CreateToken,
@@ -364,8 +342,6 @@ func NewRosterServiceHandler(svc RosterServiceHandler, opts ...connect.HandlerOp
 			rosterServiceCreateUserHandler.ServeHTTP(w, r)
 		case RosterServiceResetUserProcedure:
 			rosterServiceResetUserHandler.ServeHTTP(w, r)
-		case RosterServiceCreateBotProcedure:
-			rosterServiceCreateBotHandler.ServeHTTP(w, r)
 		case RosterServiceCreateTokenProcedure:
 			rosterServiceCreateTokenHandler.ServeHTTP(w, r)
 		case RosterServiceListTargetsProcedure:
@@ -407,10 +383,6 @@ func (UnimplementedRosterServiceHandler) CreateUser(context.Context, *connect.Re
 
 func (UnimplementedRosterServiceHandler) ResetUser(context.Context, *connect.Request[v1.ResetUserRequest]) (*connect.Response[v1.CreateUserResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sallyport.v1.RosterService.ResetUser is not implemented"))
-}
-
-func (UnimplementedRosterServiceHandler) CreateBot(context.Context, *connect.Request[v1.CreateBotRequest]) (*connect.Response[v1.CreateBotResponse], error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sallyport.v1.RosterService.CreateBot is not implemented"))
 }
 
 func (UnimplementedRosterServiceHandler) CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error) {

@@ -1,0 +1,304 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/shell"
+)
+
+const (
+	noForwarding      = "port forwarding is not granted"
+	noAgentForwarding = "agent forwarding is not granted"
+	dialTime          = 10 * time.Second
+	privileged        = 1024 // ports below it are root's
+)
+
+// directTCPIP dials for the client (RFC 4254 section 7.2).
+func (c *connection) directTCPIP(ch ssh.NewChannel) {
+	to, err := parseDirect(ch.ExtraData())
+	if err != nil {
+		_ = ch.Reject(ssh.ConnectionFailed, err.Error())
+		return
+	}
+	if !c.session.Limits().PortForwarding {
+		c.denied(noForwarding, &event.Action{Target: to})
+		_ = ch.Reject(ssh.Prohibited, noForwarding)
+		return
+	}
+	if err := c.session.Record(c.ctx, event.Event{Kind: event.Port, Success: true, Action: &event.Action{Target: to}}); err != nil {
+		_ = ch.Reject(ssh.Prohibited, fault.Of(err).Lines())
+		return
+	}
+	dialer := net.Dialer{Timeout: dialTime, Control: refuseLinkLocal}
+	up, err := dialer.DialContext(c.ctx, "tcp", to)
+	if err != nil {
+		_ = ch.Reject(ssh.ConnectionFailed, err.Error())
+		return
+	}
+	stream, requests, err := ch.Accept()
+	if err != nil {
+		up.Close()
+		return
+	}
+	go ssh.DiscardRequests(requests)
+	c.splice(stream, up)
+}
+
+// parseDirect reads the target of a direct-tcpip channel, as HOST:PORT.
+func parseDirect(payload []byte) (string, error) {
+	var m struct {
+		Host       string
+		Port       uint32
+		Originator string
+		OriginPort uint32
+	}
+	if err := ssh.Unmarshal(payload, &m); err != nil {
+		return "", errors.New("malformed request")
+	}
+	if m.Port == 0 || m.Port > 65535 {
+		return "", fmt.Errorf("%d is no port", m.Port)
+	}
+	if m.Host == "" || len(m.Host) > 255 || strings.ContainsFunc(m.Host, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
+		return "", fmt.Errorf("%.40q is no host", m.Host)
+	}
+	return net.JoinHostPort(m.Host, strconv.FormatUint(uint64(m.Port), 10)), nil
+}
+
+// refuseLinkLocal keeps forwards from link-local addresses, where clouds hand a host's credentials to whoever
+// connects from it: this server may, and the login may be kept from it by the host's firewall.
+func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	if ap.Addr().Unmap().IsLinkLocalUnicast() {
+		return errors.New("link-local addresses are not forwarded to")
+	}
+	return nil
+}
+
+// halfCloser can end one direction.
+type halfCloser interface{ CloseWrite() error }
+
+// splice carries both ways until both are over, or the session is.
+func (c *connection) splice(channel ssh.Channel, up net.Conn) {
+	stop := context.AfterFunc(c.ctx, func() {
+		up.Close()
+		_ = channel.Close()
+	})
+	defer stop()
+	var both sync.WaitGroup
+	one := func(to io.Writer, from io.Reader) {
+		err := pump(to, from)
+		if h, ok := to.(halfCloser); ok && err == nil {
+			_ = h.CloseWrite()
+			return
+		}
+		up.Close()
+		_ = channel.Close()
+	}
+	both.Go(func() { one(up, touching{channel, c}) })
+	both.Go(func() { one(channel, up) })
+	both.Wait()
+	up.Close()
+	_ = channel.Close()
+}
+
+// remoteForward is a port that listens for the client (RFC 4254 section 7.1).
+type remoteForward struct {
+	listener net.Listener
+	address  string // as the client asked
+	port     uint32
+}
+
+type forwardRequest struct {
+	Address string
+	Port    uint32
+}
+
+func (r forwardRequest) key() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
+
+// listen opens a port for the client; the payload tells which where the client left it open.
+func (c *connection) listen(payload []byte) (bool, []byte) {
+	var m forwardRequest
+	if ssh.Unmarshal(payload, &m) != nil || m.Port > 65535 {
+		return false, nil
+	}
+	network, bind, err := c.bindAddress(m)
+	asked := &event.Action{Target: m.key(), Direction: "listen"}
+	if err != nil || !c.session.Limits().PortForwarding {
+		text := noForwarding
+		if err != nil {
+			text = err.Error()
+		}
+		c.denied(text, asked)
+		return false, nil
+	}
+	if c.session.Record(c.ctx, event.Event{Kind: event.Port, Success: true, Action: asked}) != nil {
+		return false, nil
+	}
+	l, err := net.Listen(network, bind)
+	if err != nil {
+		return false, nil
+	}
+	tcp, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		l.Close()
+		return false, nil
+	}
+	f := &remoteForward{listener: l, address: m.Address, port: uint32(tcp.Port)}
+	key := forwardRequest{m.Address, f.port}.key()
+	c.mu.Lock()
+	full := len(c.listeners) >= maxListeners || c.listeners[key] != nil || c.ctx.Err() != nil
+	if !full {
+		c.listeners[key] = f
+	}
+	c.mu.Unlock()
+	if full {
+		l.Close()
+		return false, nil
+	}
+	c.running.Go(func() { c.accept(f) })
+	if m.Port == 0 {
+		return true, ssh.Marshal(struct{ Port uint32 }{f.port})
+	}
+	return true, nil
+}
+
+// bindAddress is where to listen: at the loopback unless an address was asked for, as any login could itself.
+func (c *connection) bindAddress(m forwardRequest) (network, address string, err error) {
+	if m.Port != 0 && m.Port < privileged {
+		if login, err := c.node.lookup(c.ssh.User()); err != nil || login.UID != 0 {
+			return "", "", fmt.Errorf("port %d is root's to listen on", m.Port)
+		}
+	}
+	host := m.Address
+	switch host {
+	case "", "localhost", "*": // OpenSSH sends "" for *, and its server too keeps to the loopback then
+		host = "127.0.0.1"
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return "", "", fmt.Errorf("%.40q is no address to listen on", m.Address)
+	}
+	network = "tcp"
+	if a.Is4() { // else 0.0.0.0 is every IPv6 address too
+		network = "tcp4"
+	}
+	return network, netip.AddrPortFrom(a, uint16(m.Port)).String(), nil
+}
+
+func (c *connection) unlisten(payload []byte) bool {
+	var m forwardRequest
+	if ssh.Unmarshal(payload, &m) != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := c.listeners[m.key()]
+	if f == nil {
+		return false
+	}
+	delete(c.listeners, m.key())
+	f.listener.Close()
+	return true
+}
+
+func (c *connection) closeListeners() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, f := range c.listeners {
+		f.listener.Close()
+		delete(c.listeners, k)
+	}
+}
+
+func (c *connection) accept(f *remoteForward) {
+	for {
+		conn, err := f.listener.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of files, say: wait a little rather than spin.
+			select {
+			case <-c.ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		origin := addressOf(conn)
+		c.outward(conn, "forwarded-tcpip", c.session.Limits().PortForwarding, ssh.Marshal(struct {
+			Address    string
+			Port       uint32
+			Originator string
+			OriginPort uint32
+		}{f.address, f.port, origin.Addr().String(), uint32(origin.Port())}))
+	}
+}
+
+// outward opens a channel to the client for a connection that came in here.
+func (c *connection) outward(conn net.Conn, kind string, granted bool, payload []byte) {
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		granted = false
+	}
+	if !granted {
+		conn.Close()
+		return
+	}
+	c.running.Go(func() {
+		defer func() { <-c.slots }()
+		channel, requests, err := c.ssh.OpenChannel(kind, payload)
+		if err != nil {
+			conn.Close()
+			return
+		}
+		go ssh.DiscardRequests(requests)
+		c.splice(channel, conn)
+	})
+}
+
+// forwardAgent makes a socket that reaches the client's agent (OpenSSH PROTOCOL.agent; auth-agent@openssh.com).
+func (s *sessionChannel) forwardAgent() bool {
+	if s.process != nil || s.agent != nil {
+		return false
+	}
+	c := s.conn
+	if !c.session.Limits().AgentForwarding {
+		s.deny(noAgentForwarding, nil)
+		return false
+	}
+	socket, err := shell.NewSocket(s.login)
+	if err != nil {
+		c.node.Log.Error("ssh: agent socket", "login", s.login.Name, "err", err)
+		return false
+	}
+	s.agent = socket
+	s.pumps.Go(func() {
+		for {
+			conn, err := socket.Accept()
+			if err != nil {
+				return
+			}
+			c.outward(conn, "auth-agent@openssh.com", c.session.Limits().AgentForwarding, nil)
+		}
+	})
+	return true
+}

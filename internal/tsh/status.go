@@ -1,0 +1,186 @@
+package tsh
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/label"
+)
+
+// shown is a login as `tsh status` shows it.
+type shown struct {
+	ProfileURL string        `json:"profile_url"`
+	User       string        `json:"user"`
+	Cluster    string        `json:"cluster"`
+	Roles      []string      `json:"roles"`
+	Logins     []string      `json:"logins"`
+	Kubernetes bool          `json:"kubernetes_enabled"`
+	ValidUntil time.Time     `json:"valid_until"`
+	Device     *shownDevice  `json:"device,omitempty"`
+	Extensions []string      `json:"extensions"`
+	left       time.Duration // until it ends
+}
+
+type shownDevice struct {
+	ID           string `json:"device_id"`
+	AssetTag     string `json:"asset_tag"`
+	OS           string `json:"os_type"`
+	CredentialID string `json:"credential_id"`
+	Level        string `json:"level"`
+	SessionKey   string `json:"session_key"`
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{Use: "status", Short: "Show the current login", Example: "  tsh status\n  tsh status --format=json", Args: exactly(0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			s, err := a.read()
+			if err != nil && (!fault.Because(err, "expired") || s.login == nil) {
+				return err
+			}
+			if perr := a.printStatus(s, console.Format(format)); perr != nil {
+				return perr
+			}
+			return err
+		}}
+	c.Flags().StringVar(&format, "format", "text", "text, json or yaml")
+	return c
+}
+
+func (a *app) printStatus(s *state, format console.Format) error {
+	u := s.login.Identity
+	v := shown{ProfileURL: "https://" + s.profile.Proxy, User: u.Name, Cluster: u.Cluster, Roles: slices.Sorted(slices.Values(u.Roles)),
+		Logins: []string{}, ValidUntil: u.Validity.Expires, Extensions: u.Extensions(), left: u.Validity.Expires.Sub(a.now())}
+	for _, p := range s.login.SSH.ValidPrincipals {
+		if !strings.HasPrefix(p, "-sallyport-nologin-") {
+			v.Logins = append(v.Logins, p)
+		}
+	}
+	v.Kubernetes = len(u.Traits["kubernetes_groups"]) > 0
+	if d := u.Device; d != nil {
+		key := "a file on the enrolled device"
+		switch {
+		case u.KeyPolicy == identity.KeyHardware && strings.HasPrefix(string(d.Level), "tpm"):
+			key = "session key in the enrolled TPM"
+		case u.KeyPolicy == identity.KeyHardware:
+			key = "session key in the Secure Enclave"
+		default:
+			key = "session key in " + key
+		}
+		v.Device = &shownDevice{d.ID, d.AssetTag, d.OS.Title(), d.CredentialID, string(d.Level), key}
+	}
+	return format.Print(a.Out, v, v.text)
+}
+
+// text is the guide's shape.
+func (v shown) text(w io.Writer) error {
+	first := true
+	line := func(name, value string) {
+		mark := "  "
+		if first {
+			mark, first = "> ", false
+		}
+		fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s%-20s%s", mark, name+":", console.Safe(value)), " "))
+	}
+	line("Profile URL", v.ProfileURL)
+	line("Logged in as", v.User)
+	line("Cluster", v.Cluster)
+	line("Roles", strings.Join(v.Roles, ", "))
+	line("Logins", strings.Join(v.Logins, ", "))
+	line("Kubernetes", map[bool]string{true: "enabled", false: "disabled"}[v.Kubernetes])
+	left := "[EXPIRED]"
+	if v.left > 0 {
+		left = fmt.Sprintf("[valid for %s]", spell(v.left))
+	}
+	line("Valid until", v.ValidUntil.Local().Format("2006-01-02 15:04:05 -0700 MST")+" "+left)
+	if d := v.Device; d != nil {
+		line("Device", fmt.Sprintf("%s (%s), %s, %s", d.AssetTag, d.OS, d.Level, d.SessionKey))
+	}
+	line("Extensions", strings.Join(v.Extensions, ", "))
+	return nil
+}
+
+// spell prints a span as the guide does: 11h52m0s.
+func spell(d time.Duration) string {
+	if d < time.Minute {
+		return d.Truncate(time.Second).String()
+	}
+	return d.Round(time.Minute).String()
+}
+
+type lsFlags struct {
+	verbose bool
+	search  string
+	format  string
+}
+
+func (a *app) lsCommand() *cobra.Command {
+	var f lsFlags
+	c := &cobra.Command{Use: "ls [label=value…]", Short: "List the nodes that you may reach", Example: "  tsh ls\n  tsh ls env=prod --format=json",
+		RunE: func(cmd *cobra.Command, args []string) error { return a.ls(cmd, f, args) }}
+	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "show ids")
+	c.Flags().StringVar(&f.search, "search", "", "show nodes whose name or labels hold every one of these words (comma-separated)")
+	c.Flags().StringVar(&f.format, "format", "text", "text, json or yaml")
+	return c
+}
+
+func (a *app) ls(cmd *cobra.Command, f lsFlags, args []string) error {
+	want := label.Selector{}
+	for _, arg := range args {
+		k, v, ok := strings.Cut(arg, "=")
+		if !ok {
+			return console.Usagef("want label=value, got %q", arg)
+		}
+		want[k] = append(want[k], v)
+	}
+	s, err := a.load(cmd.Context())
+	if err != nil {
+		return err
+	}
+	c := s.call()
+	defer c.Close()
+	list, err := c.Targets(cmd.Context(), "node")
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(t client.Target) bool {
+		return (len(want) > 0 && !want.Matches(t.Labels)) || !found(t, f.search)
+	})
+	return console.Format(f.format).Print(a.Out, list, func(w io.Writer) error {
+		header := []string{"Node Name", "Address", "Labels"}
+		if f.verbose {
+			header = []string{"Node Name", "Node ID", "Address", "Labels"}
+		}
+		var rows [][]string
+		for _, t := range list {
+			row := []string{t.Name, a.Tunnel(), t.Labels.String()}
+			if f.verbose {
+				row = slices.Insert(row, 1, t.ID)
+			}
+			rows = append(rows, row)
+		}
+		console.Table(w, header, rows)
+		return nil
+	})
+}
+
+// found reports whether a node's name or labels hold every word of a search.
+func found(t client.Target, search string) bool {
+	text := strings.ToLower(t.Name + " " + t.Labels.String() + " " + strings.Join(slices.Sorted(maps.Values(t.Labels)), " "))
+	for word := range strings.SplitSeq(search, ",") {
+		if !strings.Contains(text, strings.ToLower(strings.TrimSpace(word))) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs the real parts that the tests and the quick start talk to, where apt is there and may be used; else it
+# names what is left out and why.
+set -u
+missing=()
+need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("$2"); }
+need swtpm swtpm
+need swtpm_setup swtpm-tools
+need tpm2_print tpm2-tools
+need ssh openssh-client
+need sshd openssh-server
+need ip iproute2
+need gcc gcc
+[ ${#missing[@]} -eq 0 ] && exit 0
+sudo=""
+if [ "$(id -u)" != 0 ]; then
+  if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo="no"; fi
+fi
+if command -v apt-get >/dev/null 2>&1 && [ "$sudo" != no ]; then
+  echo "installing ${missing[*]}"
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null 2>&1
+  if $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then exit 0; fi
+  echo "apt-get could not install ${missing[*]}" >&2
+else
+  echo "not installed, and this user may not install: ${missing[*]}" >&2
+fi
+for p in "${missing[@]}"; do
+  case $p in
+    swtpm | swtpm-tools) echo "left out without $p: every test that needs a TPM; the quick start uses a software key" >&2 ;;
+    tpm2-tools) echo "left out without $p: the stranger's check of TPM statements" >&2 ;;
+    openssh-*) echo "left out without $p: stock OpenSSH against the node" >&2 ;;
+    iproute2) echo "left out without $p: tests with network namespaces" >&2 ;;
+    gcc) echo "left out without $p: the race detector" >&2 ;;
+  esac
+done
+[ -n "${REQUIRE_PEERS:-}" ] && exit 1
+exit 0
