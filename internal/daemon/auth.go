@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport/sallyport/internal/roster"
 	"github.com/sallyport/sallyport/internal/rpc"
 	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/store/sqlite"
 	"github.com/sallyport/sallyport/internal/trust"
 )
@@ -41,7 +42,7 @@ type authPart struct {
 	log         *audit.Log
 	ca          *ca.CA
 	public      ca.Public
-	feed        *snapshot.Feed
+	feed        *feed.Feed
 	roster      *roster.Service
 	certificate atomic.Pointer[tls.Certificate]
 	host        identity.Host
@@ -72,7 +73,7 @@ func (d *daemon) startAuth() error {
 	if err := d.seed(a); err != nil {
 		return err
 	}
-	a.feed = snapshot.NewFeed(a.store, snapshot.Authorities{SSHUser: []ssh.PublicKey{a.public.SSHUser},
+	a.feed = feed.New(a.store, snapshot.Authorities{SSHUser: []ssh.PublicKey{a.public.SSHUser},
 		SSHHost: []ssh.PublicKey{a.public.SSHHost}, TLSUser: []*x509.Certificate{a.public.TLSUser}, DialTicket: publicKeys(a.public)})
 	d.run("feed", a.feed.Run)
 	if err := d.feedReady(a); err != nil {

@@ -24,7 +24,7 @@ const (
 )
 
 // Pictures gives the current picture with its age, and a channel that is closed at the next change. snapshot.Mirror
-// and snapshot.Feed do.
+// and feed.Feed do.
 type Pictures interface {
 	Current() (*snapshot.Picture, time.Duration)
 	Changed() <-chan struct{}

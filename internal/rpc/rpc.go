@@ -21,7 +21,7 @@ import (
 	"github.com/sallyport/sallyport/internal/login"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/roster"
-	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/trust"
 )
 
@@ -37,7 +37,7 @@ type UseCases struct {
 	Trust      *trust.Service
 	Membership *membership.Service
 	Roster     *roster.Service
-	Feed       *snapshot.Feed
+	Feed       *feed.Feed
 	Audit      *audit.Log
 }
 

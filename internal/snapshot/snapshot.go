@@ -119,3 +119,17 @@ func (p *Picture) put(r *manifest.Resource) {
 func (p *Picture) Lists(who *identity.User, where target.Target, now time.Time) bool {
 	return access.Selects(access.Input{Identity: who, Target: where, Roles: p.Roles, Locks: p.Locks, Settings: p.Settings, Now: now})
 }
+
+// Unreadable stands for a resource that this build cannot judge, at its strictest.
+func Unreadable(kind manifest.Kind, name string) *manifest.Resource {
+	res := &manifest.Resource{Kind: kind, Metadata: manifest.Metadata{Name: name}}
+	switch kind {
+	case manifest.Role:
+		res.Spec = &role.Role{Name: name, Deny: access.Everything()}
+	case manifest.Lock:
+		res.Spec = access.LockEverybody(name)
+	case manifest.Cap:
+		res.Spec = access.Strictest()
+	}
+	return res
+}

@@ -1,4 +1,5 @@
-package snapshot
+// Package feed makes the picture from the store, and reads the changes that others follow.
+package feed
 
 import (
 	"context"
@@ -7,33 +8,32 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
-	"github.com/sallyport/sallyport/internal/role"
+	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/store"
 )
 
 // Feed keeps auth's own picture by watching store, and reads the changes that others follow.
 type Feed struct {
 	store       store.Store
-	authorities Authorities
-	mirror      *Mirror
+	authorities snapshot.Authorities
+	mirror      *snapshot.Mirror
 	alive       atomic.Bool
 	heads       atomic.Pointer[event.SignedHeads]
 }
 
-// NewFeed watches s once Run does; authorities go into every picture.
-func NewFeed(s store.Store, a Authorities) *Feed {
+// New watches s once Run does; authorities go into every picture.
+func New(s store.Store, a snapshot.Authorities) *Feed {
 	start := time.Now()
-	return &Feed{store: s, authorities: a, mirror: NewMirror(func() time.Duration { return time.Since(start) })}
+	return &Feed{store: s, authorities: a, mirror: snapshot.NewMirror(func() time.Duration { return time.Since(start) })}
 }
 
 // Run keeps the picture until ctx ends. An error means that store gave up; the picture then ages.
 func (f *Feed) Run(ctx context.Context) error {
 	defer f.alive.Store(false)
-	err := f.Follow(ctx, 0, func(c Change) error {
+	err := f.Follow(ctx, 0, func(c snapshot.Change) error {
 		f.mirror.Apply(c)
 		f.mirror.Confirm(f.mirror.Now())
 		f.alive.Store(true)
@@ -46,7 +46,7 @@ func (f *Feed) Run(ctx context.Context) error {
 }
 
 // Current is auth's own picture; while the watch lives it has no age.
-func (f *Feed) Current() (*Picture, time.Duration) {
+func (f *Feed) Current() (*snapshot.Picture, time.Duration) {
 	p, age := f.mirror.Current()
 	if f.alive.Load() {
 		return p, 0
@@ -80,7 +80,7 @@ func (f *Feed) Reached(ctx context.Context, revision uint64) {
 
 // Follow calls step with everything after a revision (0: with the complete picture first), in order, until ctx ends
 // or step fails. Where the changes since are no longer known it begins anew with a complete step.
-func (f *Feed) Follow(ctx context.Context, after uint64, step func(Change) error) error {
+func (f *Feed) Follow(ctx context.Context, after uint64, step func(snapshot.Change) error) error {
 	for {
 		if after == 0 {
 			c, err := f.complete(ctx)
@@ -100,16 +100,16 @@ func (f *Feed) Follow(ctx context.Context, after uint64, step func(Change) error
 	}
 }
 
-func (f *Feed) watch(ctx context.Context, after *uint64, step func(Change) error) error {
+func (f *Feed) watch(ctx context.Context, after *uint64, step func(snapshot.Change) error) error {
 	for change, err := range f.store.Watch(ctx, records.LivePrefix, *after) {
 		if err != nil {
 			return err
 		}
-		c := Change{Revision: change.Revision}
+		c := snapshot.Change{Revision: change.Revision}
 		for _, e := range change.Events {
 			if e.Deleted {
 				if kind, name, ok := records.FromKey(e.Key); ok {
-					c.Removed = append(c.Removed, Ref{kind, name})
+					c.Removed = append(c.Removed, snapshot.Ref{Kind: kind, Name: name})
 				}
 				continue
 			}
@@ -124,8 +124,8 @@ func (f *Feed) watch(ctx context.Context, after *uint64, step func(Change) error
 }
 
 // complete reads everything; the watch goes on from the first page's revision, so that nothing between pages is lost.
-func (f *Feed) complete(ctx context.Context) (Change, error) {
-	c := Change{Complete: true, Authorities: &f.authorities}
+func (f *Feed) complete(ctx context.Context) (snapshot.Change, error) {
+	c := snapshot.Change{Complete: true, Authorities: &f.authorities}
 	r := store.Range{Prefix: records.LivePrefix}
 	for {
 		page, err := f.store.List(ctx, r)
@@ -153,19 +153,5 @@ func read(rec store.Record) *manifest.Resource {
 		return res
 	}
 	kind, name, _ := records.FromKey(rec.Key)
-	return Unreadable(kind, name)
-}
-
-// Unreadable stands for a resource that this build cannot judge, at its strictest.
-func Unreadable(kind manifest.Kind, name string) *manifest.Resource {
-	res := &manifest.Resource{Kind: kind, Metadata: manifest.Metadata{Name: name}}
-	switch kind {
-	case manifest.Role:
-		res.Spec = &role.Role{Name: name, Deny: access.Everything()}
-	case manifest.Lock:
-		res.Spec = access.LockEverybody(name)
-	case manifest.Cap:
-		res.Spec = access.Strictest()
-	}
-	return res
+	return snapshot.Unreadable(kind, name)
 }
