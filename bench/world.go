@@ -136,7 +136,7 @@ func (w *world) sshd(ctx context.Context) error {
 		path = "/usr/sbin/sshd"
 	}
 	cmd := exec.Command(path, "-D", "-f", "none", "-p", w.sshdPort, "-h", filepath.Join(w.dir, "host"), "-o", "ListenAddress=127.0.0.1",
-		"-o", "AuthorizedKeysFile="+filepath.Join(w.dir, "id.pub"), "-o", "StrictModes=no", "-o", "PermitRootLogin=yes", "-o", "PidFile=none", "-o", "UsePAM=no")
+		"-o", "AuthorizedKeysFile="+filepath.Join(w.dir, "id.pub"), "-o", "StrictModes=no", "-o", "PermitRootLogin=yes", "-o", "PidFile=none", "-o", "UsePAM=yes")
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -203,6 +203,7 @@ var limitRows = []struct {
 	{"max_session_ttl, the shortest", func(s *situation) {
 		s.role("access").Options.MaxSessionTTL = role.Duration(2 * time.Hour)
 		s.role("other").Options.MaxSessionTTL, s.role("other").Allow.NodeLabels = role.Duration(time.Hour), all
+		s.role("third").Options.MaxSessionTTL, s.role("third").Allow.NodeLabels = role.Duration(3*time.Hour), all
 	}, func(l Limits) bool { return l.MaxTTL == time.Hour }},
 	{"client_idle_timeout, the shortest", func(s *situation) {
 		s.role("access").Options.ClientIdleTimeout = role.Duration(time.Minute)
@@ -228,7 +229,9 @@ var limitRows = []struct {
 		s.role("other").Options.Lock, s.role("other").Allow.NodeLabels = "strict", all
 	}, func(l Limits) bool { return l.Strict }},
 	{"lock best_effort is a choice", func(s *situation) { s.role("access").Options.Lock = "best_effort" }, func(l Limits) bool { return !l.Strict }},
-	{"lock of an unknown word is strict", func(s *situation) { s.role("access").Options.Lock = "maybe" }, func(l Limits) bool { return l.Strict }},
+	{"lock of an unknown word is strict", func(s *situation) {
+		s.role("access").Options.Lock, s.settings.LockingMode = "maybe", "best_effort"
+	}, func(l Limits) bool { return l.Strict }},
 	{"locking_mode best_effort of the cluster", func(s *situation) { s.settings.LockingMode = "best_effort" }, func(l Limits) bool { return !l.Strict }},
 	{"locking_mode best_effort, a role is strict", func(s *situation) {
 		s.settings.LockingMode, s.role("access").Options.Lock = "best_effort", "strict"

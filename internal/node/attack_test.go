@@ -360,7 +360,7 @@ func TestA29(t *testing.T) {
 	if err := errors.Join(c.Remove("file"), c.Symlink(secret, "file")); err != nil { // the swap
 		t.Fatal(err)
 	}
-	for _, path := range []string{"file", "../secret", secret, "/etc/shadow", home + "/./../secret"} {
+	for _, path := range []string{"file", "../secret", secret, home + "/./../secret"} { // never a file of the machine: a mistake here would write it
 		if f, err := c.Open(path); err == nil {
 			f.Close()
 			t.Errorf("%s was read", path)
@@ -386,7 +386,7 @@ func TestA29(t *testing.T) {
 	for _, e := range w.recorder.of(event.SCP) {
 		paths = append(paths, e.Path)
 	}
-	if !slices.Contains(paths, "/etc/shadow") {
+	if !slices.Contains(paths, secret) {
 		t.Errorf("attempts on record: %q", paths)
 	}
 }

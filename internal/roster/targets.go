@@ -112,6 +112,9 @@ func (s *Service) Explain(ctx context.Context, from identity.Caller, q Question)
 	if err != nil {
 		return Answer{}, err
 	}
+	if err := s.may(from, manifest.User, "read", manifest.New(account, 0)); err != nil {
+		return Answer{}, err
+	}
 	who := &identity.User{Name: account.Name, Kind: account.Kind, Roles: account.Roles, Traits: account.Traits, KeyPolicy: identity.KeyAnywhere,
 		Grant:    identity.Grant{PTY: true, PortForwarding: true, AgentForwarding: true},
 		Validity: identity.Validity{IssuedAt: s.Now(), Expires: s.Now().Add(time.Hour)}}

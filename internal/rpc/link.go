@@ -21,6 +21,8 @@ const handshakeTime = 10 * time.Second
 func (s *Server) ServeLink(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
+	config := s.http.TLSConfig.Clone() // before net/http, which writes into it when it begins to serve
+	config.NextProtos = []string{tunnel.ALPNTunnel, "h2"}
 	streams, direct := newQueue(l.Addr()), newQueue(l.Addr())
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -28,8 +30,6 @@ func (s *Server) ServeLink(ctx context.Context, l net.Listener) error {
 	defer streams.Close()
 	wg.Go(func() { _ = s.Serve(streams) })
 	wg.Go(func() { _ = s.http.Serve(direct) })
-	config := s.http.TLSConfig.Clone()
-	config.NextProtos = []string{tunnel.ALPNTunnel, "h2"}
 	for {
 		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {

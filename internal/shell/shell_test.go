@@ -353,7 +353,7 @@ func TestA29Kernel(t *testing.T) {
 	if err := c.Symlink(secret, link); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{secret, link, "/etc/shadow", theirs + "/../secret"} {
+	for _, path := range []string{secret, link, theirs + "/../secret"} { // never a file of the machine: a mistake here would write it
 		if f, err := c.Open(path); err == nil {
 			f.Close()
 			t.Errorf("%s was read", path)
