@@ -72,7 +72,7 @@ func parseDirect(payload []byte) (string, error) {
 	if m.Port == 0 || m.Port > 65535 {
 		return "", fmt.Errorf("%d is no port", m.Port)
 	}
-	if m.Host == "" || len(m.Host) > 255 || strings.ContainsFunc(m.Host, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
+	if m.Host == "" || len(m.Host) > 255 || strings.ContainsFunc(m.Host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/[]", r) }) {
 		return "", fmt.Errorf("%.40q is no host", m.Host)
 	}
 	return net.JoinHostPort(m.Host, strconv.FormatUint(uint64(m.Port), 10)), nil

@@ -73,8 +73,14 @@ func (c *Client) Copy(ctx context.Context, job Copy, report func(error)) error {
 	if err != nil {
 		return c.uncopied(ctx, err, words)
 	}
-	defer client.Close()
-	err = transfer.Run(ctx, client, job, report)
+	defer func() { go client.Close() }()
+	over := make(chan error, 1)
+	go func() { over <- transfer.Run(ctx, client, job, report) }()
+	select { // a node that does not answer is not waited for
+	case err = <-over:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if err != nil && (errors.Is(err, sftp.ErrSSHFxConnectionLost) || ctx.Err() != nil) {
 		return c.uncopied(ctx, err, words)
 	}

@@ -48,18 +48,23 @@ func ParseForward(s string, dynamic bool) (Forward, error) {
 	if len(parts) != need {
 		return Forward{}, wrong
 	}
-	if _, err := strconv.ParseUint(parts[0], 10, 16); err != nil {
-		return Forward{}, wrong.Wrapping(err)
+	if _, err := strconv.ParseUint(parts[0], 10, 16); err != nil || !hostName(bind) {
+		return Forward{}, wrong
 	}
 	f := Forward{Listen: net.JoinHostPort(bind, parts[0])}
 	if dynamic {
 		return f, nil
 	}
-	if n, err := strconv.ParseUint(parts[2], 10, 16); err != nil || n == 0 || parts[1] == "" {
+	if n, err := strconv.ParseUint(parts[2], 10, 16); err != nil || n == 0 || parts[1] == "" || !hostName(parts[1]) {
 		return Forward{}, wrong
 	}
 	f.Target = net.JoinHostPort(parts[1], parts[2])
 	return f, nil
+}
+
+// hostName reports whether nothing in s can be taken for more than a host's name or address.
+func hostName(s string) bool {
+	return len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("[]/", r) })
 }
 
 // split takes a text apart at its colons, those in brackets excepted.

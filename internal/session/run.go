@@ -45,6 +45,8 @@ func (c *Client) Run(ctx context.Context, j Job) error {
 	if err != nil {
 		return err
 	}
+	ctx, hangUp := context.WithCancelCause(ctx)
+	defer hangUp(nil)
 	defer channel.Close()
 	stop := context.AfterFunc(ctx, func() { channel.Close() })
 	defer stop()
@@ -72,31 +74,39 @@ func (c *Client) Run(ctx context.Context, j Job) error {
 	if err != nil {
 		return err
 	}
-	go send(channel, in)
-	var out sync.WaitGroup
-	out.Go(func() { _, _ = io.Copy(j.Out, channel) })
-	out.Go(func() { _, _ = io.Copy(j.Err, channel.Stderr()) })
-	out.Wait()
-	err = <-ended
-	if errors.Is(err, errNoExit) {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	go send(channel, in, hangUp)
+	over := make(chan error, 1)
+	go func() { over <- receive(j, channel, ended) }()
+	// A node that does not answer is not waited for.
+	select {
+	case err = <-over:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	switch {
+	case errors.Is(err, errHangUp):
+		return &ExitStatus{Status: 255}
+	case errors.Is(err, errNoExit):
 		return c.lost(err)
 	}
 	return err
 }
 
-// send carries the input; its end, or `~.`, ends the input or the session.
-func send(channel ssh.Channel, in io.Reader) {
-	if in == nil {
-		_ = channel.CloseWrite()
-		return
-	}
-	_, err := io.Copy(channel, in)
-	if errors.Is(err, errHangUp) {
-		_ = channel.Close()
-		return
+func receive(j Job, channel ssh.Channel, ended <-chan error) error {
+	var out sync.WaitGroup
+	out.Go(func() { _, _ = io.Copy(j.Out, channel) })
+	out.Go(func() { _, _ = io.Copy(j.Err, channel.Stderr()) })
+	out.Wait()
+	return <-ended
+}
+
+// send carries the input; its end ends the input, and `~.` the session.
+func send(channel ssh.Channel, in io.Reader, hangUp func(error)) {
+	if in != nil {
+		if _, err := io.Copy(channel, in); errors.Is(err, errHangUp) {
+			hangUp(err)
+			return
+		}
 	}
 	_ = channel.CloseWrite()
 }

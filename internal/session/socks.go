@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -83,7 +82,7 @@ func readSOCKSHost(r io.Reader, kind byte) (string, error) {
 		a, _ := netip.AddrFromSlice(b)
 		return a.String(), nil
 	}
-	if len(b) == 0 || strings.ContainsFunc(string(b), func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/[]", r) }) {
+	if len(b) == 0 || !hostName(string(b)) {
 		return "", errors.New("a SOCKS host that is no name")
 	}
 	return string(b), nil

@@ -196,7 +196,7 @@ func TestA32Forwarded(t *testing.T) {
 		if err := f.bind(a, f.host, hop, true); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Sign(key, f.ask()); err == nil {
+		if _, err := a.Sign(key, f.ask(func(u *userAuth) { u.session = hop })); err == nil {
 			t.Error("signed for the hop itself")
 		}
 		if err := f.bind(a, c.host, target, false); err != nil {
