@@ -23,11 +23,7 @@ var floors = [][]string{
 	1: {"access", "attestation", "ceremony", "manifest", "recording", "wire", "config",
 		"dbwire/postgres", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
 	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/enclave", "hwkey/software", "hwkey/local",
-<<<<<<< HEAD
 		"tunnel", "turnstile", "profile", "shell", "hostinfo", "console", "transfer"}, // 2a: hold state, know no use case
-=======
-		"tunnel", "profile", "shell", "hostinfo", "console", "transfer"}, // 2a: hold state, know no use case
->>>>>>> tctl
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                   // 2b: engines that may use 2a
 	4: {"login", "trust", "membership", "roster", "client", "gate"},                                          // 3: use cases
 	5: {"rpc", "proxy", "node", "database", "kube", "app", "web", "session", "listener", "sshagent"},         // 4: doors
