@@ -20,12 +20,12 @@ import (
 // Cluster calls one cluster's auth server. Close it.
 type Cluster struct {
 	http   *http.Client
+	base   string
+	opts   []connect.ClientOption
 	close  func()
 	login  sallyportv1connect.LoginServiceClient
 	trust  sallyportv1connect.TrustServiceClient
-	member sallyportv1connect.MembershipServiceClient
 	roster sallyportv1connect.RosterServiceClient
-	feed   sallyportv1connect.FeedServiceClient
 	events sallyportv1connect.EventServiceClient
 }
 
@@ -86,14 +86,17 @@ func Local(socket string) *Cluster {
 func newCluster(t *http.Transport, base string) *Cluster {
 	h := &http.Client{Transport: t}
 	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxMessage), connect.WithInterceptors(faults{})}
-	return &Cluster{http: h, close: t.CloseIdleConnections,
+	return &Cluster{http: h, base: base, opts: opts, close: t.CloseIdleConnections,
 		login:  sallyportv1connect.NewLoginServiceClient(h, base, opts...),
 		trust:  sallyportv1connect.NewTrustServiceClient(h, base, opts...),
-		member: sallyportv1connect.NewMembershipServiceClient(h, base, opts...),
 		roster: sallyportv1connect.NewRosterServiceClient(h, base, opts...),
-		feed:   sallyportv1connect.NewFeedServiceClient(h, base, opts...),
 		events: sallyportv1connect.NewEventServiceClient(h, base, opts...),
 	}
+}
+
+// Transport is what further services of the same server are called with.
+func (c *Cluster) Transport() (connect.HTTPClient, string, []connect.ClientOption) {
+	return c.http, c.base, c.opts
 }
 
 // Close gives the connections back.

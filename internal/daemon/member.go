@@ -22,6 +22,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/client"
+	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 )
@@ -85,7 +86,7 @@ func join(ctx context.Context, file string, role identity.HostRole, j joining) (
 	}
 	c := j.call(client.Address{Addr: j.addr, Cluster: j.authority.Subject.CommonName, Authority: j.authority})
 	defer c.Close()
-	got, err := c.Join(ctx, client.HostRequest{Token: j.token, Role: role, Name: j.name, TLSKey: tlsKey.Public(), SSHKey: sshPublic, PublicAddr: j.publicAddr})
+	got, err := hosts.New(c).Join(ctx, hosts.Request{Token: j.token, Role: role, Name: j.name, TLSKey: tlsKey.Public(), SSHKey: sshPublic, PublicAddr: j.publicAddr})
 	if err != nil {
 		return nil, "", err
 	}
@@ -247,7 +248,7 @@ func (m *member) renew(ctx context.Context, c *client.Cluster) error {
 	if err != nil {
 		return err
 	}
-	got, err := c.Renew(ctx, client.HostRequest{TLSKey: key.Public(), SSHKey: public, PublicAddr: k.PublicAddr})
+	got, err := hosts.New(c).Renew(ctx, hosts.Request{TLSKey: key.Public(), SSHKey: public, PublicAddr: k.PublicAddr})
 	if err != nil {
 		return err
 	}

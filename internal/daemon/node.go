@@ -8,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/audit/spool"
 	"github.com/sallyport/sallyport/internal/client"
+	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/gate"
@@ -63,7 +64,7 @@ func (d *daemon) startNode() error {
 		}
 	})
 	d.run("audit spool", func(ctx context.Context) error {
-		if err := events.Run(ctx, calls.Ingest); ctx.Err() == nil {
+		if err := events.Run(ctx, hosts.New(calls).Ingest); ctx.Err() == nil {
 			return err
 		}
 		return nil

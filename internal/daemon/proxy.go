@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/client"
+	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/membership"
@@ -84,7 +85,7 @@ func (d *daemon) follow(c *client.Cluster, m *member, mirror *snapshot.Mirror, s
 	log := d.Log.With("part", string(m.role))
 	d.run("feed of "+string(m.role), func(ctx context.Context) error {
 		return retry(ctx, log, "feed", func(ctx context.Context) error {
-			return c.Follow(ctx, client.Follower{Mirror: mirror, Served: served, Every: membership.PresenceEvery, Heads: d.keepHeads(m.role)})
+			return hosts.New(c).Follow(ctx, hosts.Follower{Mirror: mirror, Served: served, Every: membership.PresenceEvery, Heads: d.keepHeads(m.role)})
 		})
 	})
 	d.run("certificates of "+string(m.role), func(ctx context.Context) error { return m.keepRenewed(ctx, c) })

@@ -1,0 +1,251 @@
+// Package member is what a host does with its cluster: join, renew, follow the feed, hand in its audit events.
+package member
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/crypto/ssh"
+
+	pb "github.com/sallyport/sallyport/api/sallyport/v1"
+	"github.com/sallyport/sallyport/api/sallyport/v1/sallyportv1connect"
+	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/wire"
+)
+
+// pingEvery is how often a host asks whether its picture is current.
+const pingEvery = 5 * time.Second
+
+// Host calls auth as a host.
+type Host struct {
+	member sallyportv1connect.MembershipServiceClient
+	feed   sallyportv1connect.FeedServiceClient
+	events sallyportv1connect.EventServiceClient
+}
+
+// New calls over c, which stays the caller's to close.
+func New(c *client.Cluster) *Host {
+	h, base, opts := c.Transport()
+	return &Host{
+		member: sallyportv1connect.NewMembershipServiceClient(h, base, opts...),
+		feed:   sallyportv1connect.NewFeedServiceClient(h, base, opts...),
+		events: sallyportv1connect.NewEventServiceClient(h, base, opts...),
+	}
+}
+
+// Request asks for a host's certificates.
+type Request struct {
+	Token      string
+	Role       identity.HostRole
+	Name       string
+	TLSKey     crypto.PublicKey
+	SSHKey     ssh.PublicKey
+	PublicAddr []string
+}
+
+// Certificates are what a host gets. Notice says why it has no name where it wanted one.
+type Certificates struct {
+	ID        string
+	Name      string
+	Notice    string
+	TLS       []byte
+	SSH       []byte
+	Authority []byte
+	Cluster   string
+}
+
+func (r Request) keys() (tlsKey, sshKey []byte, err error) {
+	if tlsKey, err = x509.MarshalPKIXPublicKey(r.TLSKey); err != nil {
+		return nil, nil, err
+	}
+	if r.SSHKey != nil {
+		sshKey = r.SSHKey.Marshal()
+	}
+	return tlsKey, sshKey, nil
+}
+
+// Join spends a join token.
+func (h *Host) Join(ctx context.Context, r Request) (Certificates, error) {
+	tlsKey, sshKey, err := r.keys()
+	if err != nil {
+		return Certificates{}, err
+	}
+	res, err := h.member.Join(ctx, connect.NewRequest(&pb.JoinRequest{Token: r.Token, Role: string(r.Role), Name: r.Name, TlsKey: tlsKey, SshKey: sshKey,
+		Version: cluster.Version, ProtocolVersion: cluster.ProtocolVersion, PublicAddr: r.PublicAddr}))
+	if err != nil {
+		return Certificates{}, err
+	}
+	return certificates(res.Msg), nil
+}
+
+// Renew gets new certificates for the host that calls.
+func (h *Host) Renew(ctx context.Context, r Request) (Certificates, error) {
+	tlsKey, sshKey, err := r.keys()
+	if err != nil {
+		return Certificates{}, err
+	}
+	res, err := h.member.Renew(ctx, connect.NewRequest(&pb.RenewRequest{TlsKey: tlsKey, SshKey: sshKey, Version: cluster.Version,
+		ProtocolVersion: cluster.ProtocolVersion, PublicAddr: r.PublicAddr}))
+	if err != nil {
+		return Certificates{}, err
+	}
+	return certificates(res.Msg), nil
+}
+
+func certificates(m *pb.HostCertificates) Certificates {
+	return Certificates{m.HostId, m.Name, m.Notice, m.Tls, m.Ssh, m.TlsHostAuthority, m.ClusterName}
+}
+
+// Ingest sends audit entries and returns the number that auth has.
+func (h *Host) Ingest(ctx context.Context, entries []event.Entry) (uint64, error) {
+	req := &pb.IngestEventsRequest{}
+	for _, e := range entries {
+		raw, err := json.Marshal(e)
+		if err != nil {
+			return 0, err
+		}
+		req.Entries = append(req.Entries, raw)
+	}
+	r, err := h.events.IngestEvents(ctx, connect.NewRequest(req))
+	if err != nil {
+		return 0, err
+	}
+	return r.Msg.Acknowledged, nil
+}
+
+// Follower keeps a mirror by the feed. Served is what the host serves; Heads takes each new list of audit heads.
+type Follower struct {
+	Mirror *snapshot.Mirror
+	Served func() *identity.Server
+	Every  time.Duration // how often Served is said again
+	Heads  func([]byte)
+}
+
+// Follow runs the feed until it breaks or ctx ends. It begins with a complete picture: a mirror that was away starts
+// from what is true.
+func (h *Host) Follow(ctx context.Context, f Follower) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream := h.feed.Follow(ctx)
+	defer func() {
+		_ = stream.CloseRequest()
+		_ = stream.CloseResponse()
+	}()
+	pings := make(chan error, 1)
+	go func() { pings <- f.ping(ctx, stream) }()
+	for {
+		m, err := stream.Receive()
+		if err != nil {
+			cancel()
+			<-pings
+			return client.FromRPC(err)
+		}
+		if err := f.apply(m); err != nil {
+			cancel()
+			<-pings
+			return err
+		}
+	}
+}
+
+// ping sends the mirror's clock, which comes back as the echo, and what is served.
+func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[pb.FollowRequest, pb.FollowResponse]) error {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	said := time.Time{}
+	for {
+		m := &pb.FollowRequest{Ping: uint64(f.Mirror.Now()) + 1}
+		if now := time.Now(); now.Sub(said) >= f.Every {
+			res, err := wire.Resource(manifest.New(f.Served(), 0))
+			if err != nil {
+				return err
+			}
+			m.Served, said = []*pb.Resource{res}, now
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (f Follower) apply(m *pb.FollowResponse) error {
+	if len(m.Heads) > 0 && f.Heads != nil {
+		f.Heads(m.Heads)
+	}
+	if m.Pong != 0 {
+		f.Mirror.Confirm(time.Duration(m.Pong - 1))
+		return nil
+	}
+	if !m.Complete && len(m.Put) == 0 && len(m.Removed) == 0 && m.Authorities == nil && len(m.Heads) > 0 {
+		return nil
+	}
+	c := snapshot.Change{Revision: m.Revision, Complete: m.Complete}
+	for _, r := range m.Put {
+		res, err := manifest.Decode(r.Json)
+		if err != nil {
+			res = snapshot.Unreadable(manifest.Kind(r.Kind), r.Name)
+		}
+		c.Put = append(c.Put, res)
+	}
+	for _, r := range m.Removed {
+		c.Removed = append(c.Removed, snapshot.Ref{Kind: manifest.Kind(r.Kind), Name: r.Name})
+	}
+	if m.Authorities != nil {
+		a, err := authorities(m.Authorities)
+		if err != nil {
+			return err
+		}
+		c.Authorities = a
+	}
+	f.Mirror.Apply(c)
+	return nil
+}
+
+func authorities(m *pb.Authorities) (*snapshot.Authorities, error) {
+	out := &snapshot.Authorities{}
+	for _, l := range []struct {
+		raw [][]byte
+		to  *[]ssh.PublicKey
+	}{{m.SshUser, &out.SSHUser}, {m.SshHost, &out.SSHHost}} {
+		for _, raw := range l.raw {
+			k, err := ssh.ParsePublicKey(raw)
+			if err != nil {
+				return nil, fmt.Errorf("ssh authority: %w", err)
+			}
+			*l.to = append(*l.to, k)
+		}
+	}
+	for _, raw := range m.TlsUser {
+		c, err := x509.ParseCertificate(raw)
+		if err != nil {
+			return nil, fmt.Errorf("tls authority: %w", err)
+		}
+		out.TLSUser = append(out.TLSUser, c)
+	}
+	for _, raw := range m.DialTicket {
+		k, err := x509.ParsePKIXPublicKey(raw)
+		key, ok := k.(ed25519.PublicKey)
+		if err != nil || !ok {
+			return nil, errors.New("dial ticket authority is no Ed25519 key")
+		}
+		out.DialTicket = append(out.DialTicket, key)
+	}
+	return out, nil
+}
