@@ -19,13 +19,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := errors.Join(quietShell(), run(ctx)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -145,6 +146,25 @@ func (w *world) session(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	return []row{{"`tsh ssh web true`, key in swtpm, through the proxy", ms(a), "ssh to sshd, key file: " + ms(b), ratio(a, b), "≤ 0.5 ×"}}, nil
+}
+
+// quietShell runs the benchmark anew where root's .bashrc is empty, in a mount namespace of its own: bash reads that
+// file for remote shells, and what a machine has in it would drown what is measured, for both sides.
+func quietShell() error {
+	rc := filepath.Join(os.Getenv("HOME"), ".bashrc")
+	if _, err := os.Stat(rc); err != nil || os.Geteuid() != 0 || os.Getenv("BENCH_QUIET") != "" {
+		return nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		fmt.Println("unshare is not there: root's .bashrc is part of what is measured")
+		return nil
+	}
+	return syscall.Exec(unshare, []string{"unshare", "-m", "sh", "-c", "mount --bind /dev/null \"$1\" && exec \"$0\"", self, rc}, append(os.Environ(), "BENCH_QUIET=1"))
 }
 
 // login compares a login with device proof with one without.
