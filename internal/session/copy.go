@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
@@ -67,8 +68,8 @@ func (c *Client) Copy(ctx context.Context, job Copy, report func(error)) error {
 	if err := ask(channel, "subsystem", ssh.Marshal(struct{ Name string }{"sftp"})); err != nil {
 		return err
 	}
-	words := &headText{}
-	go func() { _, _ = io.Copy(words, channel.Stderr()) }()
+	words := &headText{all: make(chan struct{})}
+	go func() { defer close(words.all); _, _ = io.Copy(words, channel.Stderr()) }()
 	client, err := sftp.NewClientPipe(channel, channel, sftp.UseConcurrentReads(true), sftp.UseConcurrentWrites(true))
 	if err != nil {
 		return c.uncopied(ctx, err, words)
@@ -92,6 +93,10 @@ func (c *Client) uncopied(ctx context.Context, err error, words *headText) error
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	select {
+	case <-words.all:
+	case <-time.After(reasonTime):
+	}
 	if lines := strings.TrimSpace(plain(words.String())); lines != "" {
 		return &Cut{Lines: lines}
 	}
@@ -100,6 +105,7 @@ func (c *Client) uncopied(ctx context.Context, err error, words *headText) error
 
 // headText keeps the first words that are written to it.
 type headText struct {
+	all  chan struct{} // closed when there is no more
 	mu   sync.Mutex
 	text strings.Builder // guarded by mu
 }

@@ -31,11 +31,11 @@ type Process struct {
 	cmd      *exec.Cmd
 	terminal *os.File   // nil for pipes
 	ours     []*os.File // this side's ends
-	kill     sync.Once
 	killing  sync.WaitGroup
 
-	mu   sync.Mutex
-	gone bool // guarded by mu: the process is reaped, and its id may be another's
+	mu     sync.Mutex
+	killed bool // guarded by mu: by Kill, or there is nothing to kill any more
+	gone   bool // guarded by mu: the process is reaped, and its id may be another's
 }
 
 // Start starts a process; Wait and then Close must be called.
@@ -211,16 +211,25 @@ func (p *Process) signalGroups(n syscall.Signal, fg int) error {
 // Kill ends the process, its group and the terminal's foreground group: they are told to hang up, and killed a moment
 // later. Programs that took themselves out of these stay, as they do with sshd.
 func (p *Process) Kill() {
-	p.kill.Do(func() {
-		fg, _ := foreground(p.terminal) // it is not to be had any more once the shell has ended
-		_ = p.signalGroups(syscall.SIGHUP, fg)
-		_ = p.signalGroups(syscall.SIGCONT, fg)
-		p.killing.Go(func() {
-			time.Sleep(graceTime)
-			_ = p.signalGroups(syscall.SIGKILL, fg)
-			p.closeEnds()
-		})
-	})
+	p.mu.Lock()
+	again := p.killed
+	p.killed = true
+	if !again {
+		p.killing.Add(1)
+	}
+	p.mu.Unlock()
+	if again {
+		return
+	}
+	fg, _ := foreground(p.terminal) // it is not to be had any more once the shell has ended
+	_ = p.signalGroups(syscall.SIGHUP, fg)
+	_ = p.signalGroups(syscall.SIGCONT, fg)
+	go func() {
+		defer p.killing.Done()
+		time.Sleep(graceTime)
+		_ = p.signalGroups(syscall.SIGKILL, fg)
+		p.closeEnds()
+	}()
 }
 
 // Wait waits for the process to end. Its output can be read further, and what it left behind be killed, until Close.
@@ -255,6 +264,9 @@ func bySignal(n syscall.Signal, core bool) Exit {
 // Close gives up this side's ends and the process's id, after Wait has returned. What was started in the background
 // lives on unless Kill was called.
 func (p *Process) Close() {
+	p.mu.Lock()
+	p.killed = true
+	p.mu.Unlock()
 	p.killing.Wait()
 	p.closeEnds()
 	p.mu.Lock()
