@@ -51,6 +51,9 @@ func Run(ctx context.Context, o Options) error {
 		return fault.New(fault.Unavailable, "the data directory %s cannot be made", o.Config.DataDir).Wrapping(err).
 			WithCause("%v", err).WithFix("sallyport start --data-dir=DIR")
 	}
+	if err := noCores(); err != nil {
+		return fmt.Errorf("limit core files: %w", err)
+	}
 	d := &daemon{Options: o}
 	defer d.close()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -108,7 +111,7 @@ func (d *daemon) start() error {
 	return nil
 }
 
-// go_ runs a part until the daemon ends; a part that fails ends the daemon.
+// run runs a part until the daemon ends; a part that fails ends the daemon.
 func (d *daemon) run(name string, f func(ctx context.Context) error) {
 	d.group.Go(func() error {
 		if err := f(d.ctx); err != nil && d.ctx.Err() == nil {
@@ -128,7 +131,7 @@ func listen(addr, flag string) (net.Listener, error) {
 	return l, nil
 }
 
-// boundary is where a host's part keeps its identity.
+// memberFile is where a host's part keeps its identity.
 func (d *daemon) memberFile(role identity.HostRole) string {
 	return filepath.Join(d.Config.DataDir, "host", string(role)+".json")
 }
