@@ -114,10 +114,16 @@ func (d *daemon) start() error {
 // run runs a part until the daemon ends; a part that fails ends the daemon.
 func (d *daemon) run(name string, f func(ctx context.Context) error) {
 	d.group.Go(func() error {
-		if err := f(d.ctx); err != nil && d.ctx.Err() == nil {
-			return fmt.Errorf("%s: %w", name, err)
+		err := f(d.ctx)
+		switch {
+		case err == nil || d.ctx.Err() != nil:
+			return nil
+		case d.auth != nil && fault.Because(err, "host_removed"):
+			// An administrator took this part out of the cluster; auth, in the same process, goes on.
+			d.Log.Error("a part of this process was removed from the cluster and stops", "part", name, "err", err)
+			return nil
 		}
-		return nil
+		return fmt.Errorf("%s: %w", name, err)
 	})
 }
 
