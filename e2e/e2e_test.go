@@ -102,7 +102,40 @@ type running struct {
 	done chan error
 }
 
-var servers = map[*testscript.TestScript]map[string]*running{}
+// servers are the running ones by script and name.
+var (
+	serversMu sync.Mutex
+	servers   = map[*testscript.TestScript]map[string]*running{} // guarded by serversMu
+)
+
+// keep remembers a server, and with a script's first one to end them all with the script.
+func keep(ts *testscript.TestScript, name string, r *running) {
+	serversMu.Lock()
+	defer serversMu.Unlock()
+	if servers[ts] == nil {
+		servers[ts] = map[string]*running{}
+		ts.Defer(func() {
+			for _, r := range forget(ts, "") {
+				r.stop()
+			}
+		})
+	}
+	servers[ts][name] = r
+}
+
+// forget takes a script's server off the list, or all of them for an empty name.
+func forget(ts *testscript.TestScript, name string) []*running {
+	serversMu.Lock()
+	defer serversMu.Unlock()
+	var out []*running
+	for n, r := range servers[ts] {
+		if name == "" || n == name {
+			out = append(out, r)
+			delete(servers[ts], n)
+		}
+	}
+	return out
+}
 
 // cmdStart starts `sallyport start ARGS` as NAME and waits until it is up; PROXY, PIN and AUTH are set from what it
 // prints.
@@ -148,15 +181,6 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		close(ready)
 		r.done <- cmd.Wait()
 	}()
-	if servers[ts] == nil {
-		servers[ts] = map[string]*running{}
-		ts.Defer(func() {
-			for _, r := range servers[ts] {
-				r.stop()
-			}
-			delete(servers, ts)
-		})
-	}
 	select {
 	case ok := <-ready:
 		if !ok {
@@ -167,7 +191,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		_ = cmd.Process.Kill()
 		ts.Fatalf("%s did not come up in time", name)
 	}
-	servers[ts][name] = r
+	keep(ts, name, r)
 	raw, err := os.ReadFile(filepath.Join(ts.Getenv("WORK"), name+".out"))
 	ts.Check(err)
 	for env, re := range map[string]string{"PIN": `CA pin +(sha256:\S+)`, "PROXY": `people type ([^)]+)\)`, "AUTH": `auth +([^,]+), admin`} {
@@ -191,11 +215,11 @@ func cmdHalt(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 1 {
 		ts.Fatalf("usage: halt NAME [kill]")
 	}
-	r := servers[ts][args[0]]
-	if r == nil {
+	found := forget(ts, args[0])
+	if len(found) == 0 {
 		ts.Fatalf("no server %s", args[0])
 	}
-	delete(servers[ts], args[0])
+	r := found[0]
 	if len(args) > 1 {
 		_ = r.cmd.Process.Kill()
 		<-r.done
