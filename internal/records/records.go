@@ -176,6 +176,27 @@ func (r *Records) Roles(ctx context.Context, names []string) ([]*role.Role, erro
 	return out, nil
 }
 
+// Locks reads every lock, for who may not be behind what is stored.
+func (r *Records) Locks(ctx context.Context) ([]lock.Lock, error) {
+	var out []lock.Lock
+	after := ""
+	for {
+		list, next, err := r.List(ctx, manifest.Lock, after, store.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, res := range list {
+			if l, ok := res.Spec.(*lock.Lock); ok {
+				out = append(out, *l)
+			}
+		}
+		if next == "" {
+			return out, nil
+		}
+		after = next
+	}
+}
+
 // value reads a JSON value that is no resource, with its revision; found is false where there is none.
 func (r *Records) value(ctx context.Context, key string, into any) (revision uint64, found bool, err error) {
 	rec, err := r.store.Get(ctx, key)
