@@ -19,15 +19,18 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/keystore"
+	"github.com/sallyport/sallyport/internal/store"
 )
 
 // UserRequest asks for a user's certificates. Identity.Validity.Expires is the wanted end; the time of issue is set
-// here. Key is the session key's public half. Logins become the SSH principals.
+// here. Key is the session key's public half. Logins become the SSH principals. What is Given must still be so when the
+// issue is recorded: conditions of the store, without which nothing is signed.
 type UserRequest struct {
 	Identity identity.User
 	Key      crypto.PublicKey
 	Logins   []string
 	Device   *event.Device
+	Given    []store.Op
 }
 
 // UserCertificates are one login's certificates over one session key.
@@ -110,7 +113,7 @@ func (p *PreparedUser) Issue(ctx context.Context) (UserCertificates, error) {
 	if id.Device != nil {
 		ev.Resource.Attestation = string(id.Device.Level)
 	}
-	if _, err := p.ca.audit.Record(ctx, ev); err != nil {
+	if _, err := p.ca.audit.Record(ctx, ev, p.req.Given...); err != nil {
 		return out, err
 	}
 	if err := p.ca.signSSH(ctx, keystore.SSHUser, p.ssh); err != nil {

@@ -41,8 +41,12 @@ type Address struct {
 func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTime}
 	via, err := httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: addr})
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "HTTPS_PROXY: %v", err)
+	if err != nil || (via != nil && via.Hostname() == "") { // its text may hold the proxy's password
+		return nil, fault.New(fault.Invalid, "HTTPS_PROXY is no URL of a proxy").WithReason("http_proxy").WithFix("HTTPS_PROXY=http://HOST:PORT")
+	}
+	if via != nil && via.Scheme != "http" { // nothing is said in the clear to a proxy that is to be spoken to otherwise
+		return nil, fault.New(fault.Unsupported, "HTTPS_PROXY: a proxy of scheme %q is not supported", via.Scheme).WithReason("http_proxy").
+			WithFix("HTTPS_PROXY=http://HOST:PORT")
 	}
 	if via == nil {
 		conn, err := d.DialContext(ctx, "tcp", addr)
@@ -169,7 +173,10 @@ func (a Address) explain(err error) error {
 	if errors.As(err, &unknown) || errors.As(err, &name) {
 		return a.intercepted("its certificate is not by the authority of cluster " + a.Cluster)
 	}
-	if strings.Contains(err.Error(), "no application protocol") || strings.Contains(err.Error(), "unrecognized name") {
+	if strings.Contains(err.Error(), "no application protocol") { // every hello from here offers one
+		return a.intercepted("the protocol (ALPN) was stripped from it")
+	}
+	if strings.Contains(err.Error(), "unrecognized name") {
 		return fault.New(fault.Unavailable, "%s does not serve cluster %s", a.Addr, a.Cluster).WithReason("other_cluster").Wrapping(err).
 			WithFix("tsh login --proxy=HOST:PORT")
 	}

@@ -19,6 +19,7 @@ func badLogin() error {
 
 func (s *Service) factors(ctx context.Context, from identity.Caller, start Start, c Conversation) error {
 	if !identity.ValidName(start.User) {
+		s.Throttle.Failed("", from.Addr)
 		return badLogin()
 	}
 	if start.Invite != "" {
@@ -33,6 +34,17 @@ func (s *Service) known(ctx context.Context, from identity.Caller, start Start, 
 	if err != nil {
 		return err
 	}
+	code, wanted := "", s.Settings().NeedsOTP()
+	if wanted {
+		if code, err = c.Ask(ctx, Prompt{Kind: AskOTP}); err != nil {
+			return err
+		}
+	}
+	done, err := s.Throttle.Turn(ctx, start.User, from.Addr)
+	if err != nil {
+		return err
+	}
+	defer done()
 	secret, revision, err := s.Records.Secret(ctx, start.User)
 	if err != nil {
 		return err
@@ -42,11 +54,7 @@ func (s *Service) known(ctx context.Context, from identity.Caller, start Start, 
 		return err
 	}
 	step := secret.OTPStep
-	if s.Settings().NeedsOTP() {
-		code, err := c.Ask(ctx, Prompt{Kind: AskOTP})
-		if err != nil {
-			return err
-		}
+	if wanted {
 		var ok bool
 		step, ok = CheckOTP(secret.OTP, code, secret.OTPStep, s.Now())
 		right = right && ok
@@ -170,10 +178,26 @@ func (s *Service) ChangePassword(ctx context.Context, from identity.Caller, old,
 	if from.User == nil {
 		return fault.New(fault.Unauthenticated, "changing a password needs a login").WithFix("tsh login")
 	}
+	err := s.changePassword(ctx, from, old, fresh, code)
+	if err == nil {
+		return nil
+	}
+	ev := event.Event{Kind: event.UserUpdate, User: from.User.Name, Message: fault.Of(err).Text,
+		Session:  &event.Session{Addr: from.Addr.String(), Reason: fault.Of(err).Reason},
+		Resource: &event.Resource{ResourceKind: "user", ResourceName: from.User.Name, Changes: []string{"password"}}}
+	if _, rerr := s.Audit.Record(context.WithoutCancel(ctx), ev); rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+func (s *Service) changePassword(ctx context.Context, from identity.Caller, old, fresh, code string) error {
 	user := from.User.Name
-	if err := s.Throttle.Allow(user, from.Addr); err != nil {
+	done, err := s.Throttle.Turn(ctx, user, from.Addr)
+	if err != nil {
 		return err
 	}
+	defer done()
 	secret, revision, err := s.Records.Secret(ctx, user)
 	if err != nil {
 		return err
@@ -210,9 +234,11 @@ func (s *Service) Confirm(ctx context.Context, from identity.Caller, code string
 		return nil
 	}
 	user := from.User.Name
-	if err := s.Throttle.Allow(user, from.Addr); err != nil {
+	done, err := s.Throttle.Turn(ctx, user, from.Addr)
+	if err != nil {
 		return err
 	}
+	defer done()
 	secret, revision, err := s.Records.Secret(ctx, user)
 	if err != nil {
 		return err

@@ -16,6 +16,8 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/snapshot"
@@ -104,11 +106,12 @@ type Result struct {
 
 // Login runs one login, or with Start.Reissue the upgrade of the certificate that the caller showed.
 func (s *Service) Login(ctx context.Context, from identity.Caller, start Start, c Conversation) (Result, error) {
-	if start.Reissue {
-		return s.reissue(ctx, from, start, c)
-	}
 	ev := event.Event{Kind: event.UserLogin, User: start.User, Session: &event.Session{Addr: from.Addr.String()}}
-	r, err := s.login(ctx, from, start, c)
+	run := s.login
+	if start.Reissue {
+		run, ev.User = s.reissue, from.Name()
+	}
+	r, err := run(ctx, from, start, c)
 	if err != nil {
 		ev.Message, ev.Session.Reason = fault.Of(err).Text, fault.Of(err).Reason
 		if !identity.ValidName(ev.User) {
@@ -130,7 +133,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 		return Result{}, err
 	}
 	s.Throttle.Succeeded(start.User, from.Addr)
-	account, _, err := s.Records.Account(ctx, start.User)
+	account, revision, err := s.Records.Account(ctx, start.User)
 	if err != nil {
 		return Result{}, err
 	}
@@ -142,16 +145,19 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	picture, _ := s.Pictures.Current()
 	logins, ttl := s.grants(picture, &id, start.TTL)
 	id.Validity.Expires = s.Now().Add(ttl)
-	if err := s.standing(picture, account, &id); err != nil {
+	if end := account.Expires; end.Year() > 1 && end.Before(id.Validity.Expires) {
+		id.Validity.Expires = end
+	}
+	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
 	if err := s.device(ctx, ceremony.Login, nil, start, &id, c); err != nil {
 		return Result{}, err
 	}
-	if err := s.standing(picture, account, &id); err != nil {
+	if _, err := s.still(ctx, revision, &id); err != nil {
 		return Result{}, err
 	}
-	r, err := s.issue(ctx, start, id, logins)
+	r, err := s.issue(ctx, start, id, logins, revision)
 	if err != nil {
 		return Result{}, err
 	}
@@ -172,8 +178,29 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	return r, nil
 }
 
+// still refuses, once the person and the device have answered, a user who was changed or locked meanwhile. It asks the
+// store, which the picture may be behind; the revision is a condition of what is issued, so nothing slips in after it.
+func (s *Service) still(ctx context.Context, revision uint64, id *identity.User) ([]lock.Lock, error) {
+	account, now, err := s.Records.Account(ctx, id.Name)
+	if err != nil {
+		return nil, err
+	}
+	if now != revision {
+		return nil, userChanged()
+	}
+	locks, err := s.Records.Locks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return locks, s.standing(locks, account, id)
+}
+
+func userChanged() *fault.Error {
+	return fault.New(fault.Conflict, "the user was changed meanwhile").WithReason("user_changed").WithFix("tsh login")
+}
+
 // standing refuses users that may not log in, whatever they prove. The identity counts as issued now.
-func (s *Service) standing(p *snapshot.Picture, a *identity.Account, id *identity.User) error {
+func (s *Service) standing(locks []lock.Lock, a *identity.Account, id *identity.User) error {
 	now := s.Now()
 	if a.Locked(now) {
 		return fault.New(fault.Denied, "user %q is locked", a.Name).WithReason("user_locked").
@@ -181,7 +208,7 @@ func (s *Service) standing(p *snapshot.Picture, a *identity.Account, id *identit
 	}
 	fresh := *id
 	fresh.Validity.IssuedAt = now
-	for _, l := range p.Locks {
+	for _, l := range locks {
 		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(&fresh, target.Target{}, target.Action{}) {
 			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
 				WithCause("%s", lockCause(l.Message, l.Name)).WithFix("ask an administrator: tctl rm lock/%s", l.Name)
@@ -268,12 +295,17 @@ func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
 	return ca.PinHash(public.TLSHost), nil
 }
 
-func (s *Service) issue(ctx context.Context, start Start, id identity.User, logins []string) (Result, error) {
-	prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: logins, Device: eventDevice(id.Device)})
+// issue signs, given that the user's record is at the revision that everything was decided by.
+func (s *Service) issue(ctx context.Context, start Start, id identity.User, logins []string, revision uint64) (Result, error) {
+	prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: logins, Device: eventDevice(id.Device),
+		Given: []store.Op{records.Unchanged(manifest.User, id.Name, revision)}})
 	if err != nil {
 		return Result{}, fmt.Errorf("prepare certificates: %w", err)
 	}
 	certs, err := prepared.Issue(ctx)
+	if conflicts(err) {
+		return Result{}, userChanged().Wrapping(err)
+	}
 	return Result{UserCertificates: certs}, err
 }
 
@@ -282,7 +314,10 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	if from.User == nil || len(from.Certificate) == 0 {
 		return Result{}, fault.New(fault.Unauthenticated, "a reissue needs a login").WithFix("tsh login")
 	}
-	account, _, err := s.Records.Account(ctx, from.User.Name)
+	if from.User.PinnedIP.IsValid() && from.User.PinnedIP.Unmap() != from.Addr.Unmap() {
+		return Result{}, fault.New(fault.Denied, "the login is pinned to another address").WithReason("wrong_address").WithFix("tsh login")
+	}
+	account, revision, err := s.Records.Account(ctx, from.User.Name)
 	if err != nil {
 		return Result{}, err
 	}
@@ -290,16 +325,20 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	had := id.Device
 	id.Device, id.KeyPolicy = nil, identity.KeyAnywhere
 	picture, _ := s.Pictures.Current()
-	if err := s.current(picture, from.User); err != nil {
+	if err := s.current(picture.Locks, from.User); err != nil {
 		return Result{}, err
 	}
-	if err := s.standing(picture, account, &id); err != nil {
+	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
 	if err := s.device(ctx, ceremony.Reissue, from.Certificate, start, &id, c); err != nil {
 		return Result{}, err
 	}
-	if err := s.standing(picture, account, &id); err != nil {
+	locks, err := s.still(ctx, revision, &id)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := s.current(locks, from.User); err != nil {
 		return Result{}, err
 	}
 	if had != nil && (id.Device == nil || id.Device.ID != had.ID) {
@@ -308,14 +347,14 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	}
 	scratch := identity.User{Name: id.Name, Roles: id.Roles, Traits: id.Traits}
 	logins, _ := s.grants(picture, &scratch, 0)
-	return s.issue(ctx, start, id, logins)
+	return s.issue(ctx, start, id, logins, revision)
 }
 
 // current refuses to renew what a lock has ended, by the certificate's own time of issue. A lock on the certificate's
 // device credential does not count: a reissue proves the same device anew, by the credential that it has now.
-func (s *Service) current(p *snapshot.Picture, u *identity.User) error {
+func (s *Service) current(locks []lock.Lock, u *identity.User) error {
 	now := s.Now()
-	for _, l := range p.Locks {
+	for _, l := range locks {
 		if l.Target.DeviceCredential != "" && u.Device != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 	"time"
@@ -14,7 +15,8 @@ type Throttle struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	marks map[string]mark // guarded by mu
+	marks map[string]mark          // guarded by mu
+	turns map[string]chan struct{} // guarded by mu; users of whom an attempt is being judged, each closed when it is over
 }
 
 type mark struct {
@@ -34,7 +36,7 @@ const (
 
 // NewThrottle begins with no marks.
 func NewThrottle(now func() time.Time) *Throttle {
-	return &Throttle{now: now, marks: map[string]mark{}}
+	return &Throttle{now: now, marks: map[string]mark{}, turns: map[string]chan struct{}{}}
 }
 
 func throttleKeys(user string, from netip.Addr) [3]string {
@@ -50,6 +52,39 @@ func throttleKeys(user string, from netip.Addr) [3]string {
 func (t *Throttle) Allow(user string, from netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.allowLocked(user, from)
+}
+
+// Turn waits until no other attempt on the user is being judged and refuses one that comes too soon: of many attempts
+// begun at once, each is judged after the failures of those before it have counted. done gives the turn on.
+func (t *Throttle) Turn(ctx context.Context, user string, from netip.Addr) (done func(), err error) {
+	for {
+		t.mu.Lock()
+		other, taken := t.turns[user]
+		if !taken {
+			defer t.mu.Unlock()
+			if err := t.allowLocked(user, from); err != nil {
+				return nil, err
+			}
+			own := make(chan struct{})
+			t.turns[user] = own
+			return func() {
+				t.mu.Lock()
+				defer t.mu.Unlock()
+				delete(t.turns, user)
+				close(own)
+			}, nil
+		}
+		t.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (t *Throttle) allowLocked(user string, from netip.Addr) error {
 	now := t.now()
 	for i, key := range throttleKeys(user, from) {
 		m, ok := t.marks[key]

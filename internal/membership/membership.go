@@ -72,7 +72,7 @@ type Granted struct {
 // checkProtocol refuses programs whose enforcement this server cannot vouch for.
 func checkProtocol(version string, protocol uint32) error {
 	if protocol != cluster.ProtocolVersion {
-		return fault.New(fault.Unsupported, "this host speaks protocol %d (version %s), the cluster speaks %d", protocol, version, cluster.ProtocolVersion).
+		return fault.New(fault.Unsupported, "this host speaks protocol %d (version %.32q), the cluster speaks %d", protocol, version, cluster.ProtocolVersion).
 			WithReason("protocol_version").WithFix("install Sallyport %s on the host", cluster.Version)
 	}
 	return nil
@@ -90,7 +90,10 @@ func (s *Service) Join(ctx context.Context, from identity.Caller, r Request) (Gr
 	if err != nil {
 		ev := event.Event{Kind: event.HostJoin, Message: fault.Of(err).Text,
 			Session:  &event.Session{Addr: from.Addr.String(), Reason: fault.Of(err).Reason},
-			Resource: &event.Resource{ResourceKind: string(r.Role)}}
+			Resource: &event.Resource{}}
+		if role, ok := identity.ParseHostRole(string(r.Role)); ok {
+			ev.Resource.ResourceKind = string(role)
+		}
 		if _, rerr := s.Audit.Record(context.WithoutCancel(ctx), ev); rerr != nil {
 			return g, rerr
 		}
@@ -151,17 +154,16 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 	return Granted{HostCertificates: certs, Host: host, Notice: notice}, err
 }
 
-// NameKey is where the id of the host lies that holds a name.
-func NameKey(role identity.HostRole, name string) string {
-	return "hostname/" + string(role) + "/" + name
-}
-
 // takeName gives the operations that take a name nobody holds, or says who does.
 func (s *Service) takeName(ctx context.Context, role identity.HostRole, name, id string) ([]store.Op, string, error) {
 	if !identity.ValidName(name) {
-		return nil, "", fault.New(fault.Invalid, "host name %q is not 1 to 128 printable ASCII characters without space or comma", name)
+		return nil, "", fault.New(fault.Invalid, "host name %q is not 1 to 128 printable ASCII characters without space or comma", name).WithReason("host_name")
 	}
-	key := NameKey(role, name)
+	if _, err := uuid.Parse(name); err == nil {
+		return nil, "", fault.New(fault.Invalid, "host name %q is the id of a host", name).WithReason("host_name").
+			WithCause("its certificate would be that of the host with this id")
+	}
+	key := records.HostNameKey(role, name)
 	rec, err := s.Store.Get(ctx, key)
 	if errors.Is(err, store.ErrNotFound) {
 		return []store.Op{store.CheckRevision(key, 0), store.Put(key, []byte(id))}, "", nil

@@ -163,6 +163,8 @@ func (p *Proxy) tls(ctx context.Context, c *peeked, known func()) {
 		p.dial(ctx, c, known)
 	case h.sni == "proxy."+p.Cluster && slices.Contains(h.alpn, tunnel.ALPNTunnel):
 		p.tunnels.accept(ctx, c, known)
+	case p.reserved(h.sni) && len(h.alpn) == 0:
+		_, _ = c.Write(noApplicationProtocol)
 	case p.reserved(h.sni):
 		_, _ = c.Write(unrecognizedName)
 	case slices.Contains(h.alpn, "h2") || slices.Contains(h.alpn, "http/1.1"):

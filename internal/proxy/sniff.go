@@ -195,3 +195,7 @@ func (readOnly) SetWriteDeadline(time.Time) error { return nil }
 
 // unrecognizedName is the TLS alert (RFC 8446 section 6) for a way that leads nowhere.
 var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
+
+// noApplicationProtocol is the alert for a hello to a name of the cluster's own that names no protocol: programs of
+// ours always do, so somebody between took it away.
+var noApplicationProtocol = []byte{21, 3, 3, 0, 2, 2, 120}

@@ -3,8 +3,10 @@ package proxy
 import (
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -151,4 +153,26 @@ func FuzzSniff(f *testing.F) {
 		}
 		a.Close()
 	})
+}
+
+// TestHelloWithoutALPN sends a hello to a name of the cluster's own from which somebody took the protocol away.
+func TestHelloWithoutALPN(t *testing.T) {
+	p := New(Config{Cluster: "example.com", Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	for _, c := range []struct {
+		sni  string
+		alpn []string
+		says string
+	}{{"auth.example.com", nil, "no application protocol"}, {"proxy.example.com", nil, "no application protocol"},
+		{"auth.example.com", []string{"h2"}, "unrecognized name"}, {"elsewhere.example.com", nil, "unrecognized name"}} {
+		near, far := net.Pipe()
+		go func() {
+			p.tls(t.Context(), newPeeked(far), func() {})
+			far.Close()
+		}()
+		err := tls.Client(near, &tls.Config{ServerName: c.sni, NextProtos: c.alpn}).Handshake()
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s %v: %v, want %s", c.sni, c.alpn, err, c.says)
+		}
+		near.Close()
+	}
 }

@@ -56,6 +56,9 @@ func (t *tunnels) accept(ctx context.Context, c *peeked, known func()) {
 	defer mux.Close()
 	t.put(agent{*host, mux})
 	defer t.drop(host.ID, mux)
+	if picture, _ := p.Pictures.Current(); picture.HostLocked(host.ID, p.Now()) {
+		return // removed since it was asked above: watch did not know the tunnel yet
+	}
 	p.Log.Info("tunnel open", "host", host.ID, "role", string(host.Role), "name", host.Name, "addr", c.addr)
 	stop := context.AfterFunc(ctx, func() { mux.Close() })
 	defer stop()

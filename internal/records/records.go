@@ -4,6 +4,7 @@
 //	KIND/NAME         user, token
 //	secret/NAME       what proves a user: never listed, never in a picture
 //	invite/HASH       single-use invites
+//	hostname/ROLE/NAME  the id of the host that holds a name
 //
 // Reads give resources with their revision; writes are operations, for the caller to commit with their audit event.
 package records
@@ -174,6 +175,62 @@ func (r *Records) Roles(ctx context.Context, names []string) ([]*role.Role, erro
 		}
 	}
 	return out, nil
+}
+
+// Locks reads every lock, for who may not be behind what is stored.
+func (r *Records) Locks(ctx context.Context) ([]lock.Lock, error) {
+	var out []lock.Lock
+	after := ""
+	for {
+		list, next, err := r.List(ctx, manifest.Lock, after, store.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, res := range list {
+			if l, ok := res.Spec.(*lock.Lock); ok {
+				out = append(out, *l)
+			}
+		}
+		if next == "" {
+			return out, nil
+		}
+		after = next
+	}
+}
+
+// HostNameKey is where the id of the host lies that holds a name.
+func HostNameKey(role identity.HostRole, name string) string {
+	return "hostname/" + string(role) + "/" + name
+}
+
+// NameHolder is the id of the host that holds a name, or "".
+func (r *Records) NameHolder(ctx context.Context, role identity.HostRole, name string) (string, error) {
+	rec, err := r.store.Get(ctx, HostNameKey(role, name))
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil
+	}
+	return string(rec.Value), err
+}
+
+// FreeNames are the operations that free the names that a host holds, and no other's.
+func (r *Records) FreeNames(ctx context.Context, id string) ([]store.Op, error) {
+	var ops []store.Op
+	after := ""
+	for {
+		page, err := r.store.List(ctx, store.Range{Prefix: "hostname/", After: after})
+		if err != nil {
+			return nil, err
+		}
+		for _, rec := range page.Records {
+			if string(rec.Value) == id {
+				ops = append(ops, store.CheckRevision(rec.Key, rec.Revision), store.Delete(rec.Key))
+			}
+			after = rec.Key
+		}
+		if !page.More {
+			return ops, nil
+		}
+	}
 }
 
 // value reads a JSON value that is no resource, with its revision; found is false where there is none.

@@ -4,6 +4,8 @@ package roster
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -188,10 +190,16 @@ func (b *batch) add(ev event.Event, ops ...store.Op) {
 func (s *Service) Write(ctx context.Context, from identity.Caller, list []*manifest.Resource, replace bool) ([]Written, error) {
 	var b batch
 	var out []Written
+	seen := map[string]bool{}
 	for _, res := range list {
 		if err := res.Check(); err != nil {
 			return nil, err
 		}
+		key := records.Key(res.Kind, res.Metadata.Name)
+		if seen[key] && res.Metadata.Name != "" {
+			return nil, fault.New(fault.Invalid, "%s %q is in the file twice", res.Kind, res.Metadata.Name).WithReason("twice")
+		}
+		seen[key] = true
 		if res.Kind == manifest.Device {
 			if len(list) > 1 {
 				return nil, fault.New(fault.Unsupported, "a file with several documents cannot hold a device").
@@ -206,28 +214,31 @@ func (s *Service) Write(ctx context.Context, from identity.Caller, list []*manif
 		}
 		out = append(out, w)
 	}
-	revision, err := s.Audit.RecordAll(ctx, b.events, b.ops...)
+	revision, err := s.commit(ctx, &b)
 	if err != nil {
-		return nil, records.Conflict(err)
+		return nil, err
 	}
-	s.settle(ctx, revision, out)
+	for i := range out {
+		out[i].Revision = revision
+	}
 	return out, nil
 }
 
-// settle waits until the picture holds the change, where it moves by it.
-func (s *Service) settle(ctx context.Context, revision uint64, list []Written) {
-	for i := range list {
-		list[i].Revision = revision
+// commit writes a batch and waits, where it moves the picture, until the picture holds it.
+func (s *Service) commit(ctx context.Context, b *batch) (uint64, error) {
+	revision, err := s.Audit.RecordAll(ctx, b.events, b.ops...)
+	if errors.Is(err, store.ErrTooLarge) {
+		return 0, fault.New(fault.Invalid, "too much for one change").WithReason("too_large").WithFix("write fewer documents at once").Wrapping(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	for _, w := range list {
-		switch w.Kind {
-		case manifest.Role, manifest.Lock, manifest.Cap, manifest.Node:
-			s.Pictures.Reached(ctx, revision)
-			return
-		}
+	if err != nil {
+		return 0, records.Conflict(err)
 	}
+	if slices.ContainsFunc(b.ops, func(o store.Op) bool { return o.Writes() && strings.HasPrefix(o.Key, records.LivePrefix) }) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		s.Pictures.Reached(ctx, revision)
+	}
+	return revision, nil
 }
 
 func (s *Service) write(ctx context.Context, from identity.Caller, res *manifest.Resource, replace bool, b *batch) (Written, error) {
@@ -237,10 +248,11 @@ func (s *Service) write(ctx context.Context, from identity.Caller, res *manifest
 	}
 	w := Written{Kind: res.Kind, Name: res.Metadata.Name}
 	old, err := s.Records.Get(ctx, res.Kind, res.Metadata.Name)
-	if err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.Unsupported) {
+	w.Created = fault.Is(err, fault.NotFound)
+	unreadable := fault.Is(err, fault.Invalid) || fault.Is(err, fault.Unsupported)
+	if err != nil && !w.Created && !unreadable {
 		return w, err
 	}
-	w.Created = old == nil
 	verb := "update"
 	if w.Created {
 		verb = "create"
@@ -248,15 +260,17 @@ func (s *Service) write(ctx context.Context, from identity.Caller, res *manifest
 	if err := s.may(from, res.Kind, verb, res); err != nil {
 		return w, err
 	}
+	if !w.Created && !replace {
+		return w, fault.New(fault.Exists, "%s %q already exists", res.Kind, w.Name).WithReason("exists").WithFix("tctl create -f FILE")
+	}
 	var revision uint64
-	if old != nil {
+	if unreadable {
+		old = &manifest.Resource{Kind: res.Kind, Metadata: manifest.Metadata{Name: w.Name}}
+	} else if old != nil {
 		if err := s.may(from, res.Kind, verb, old); err != nil {
 			return w, err
 		}
 		revision = old.Metadata.Revision
-		if !replace {
-			return w, fault.New(fault.Exists, "%s %q already exists", res.Kind, w.Name).WithReason("exists").WithFix("tctl create -f FILE")
-		}
 		if r := res.Metadata.Revision; r != 0 && r != revision {
 			return w, fault.New(fault.Conflict, "%s %q was changed since it was read", res.Kind, w.Name).WithReason("changed").
 				WithCause("the file is of revision %d, the cluster has %d", r, revision).WithFix("tctl get %s/%s", res.Kind, w.Name)
@@ -274,17 +288,11 @@ func (s *Service) write(ctx context.Context, from identity.Caller, res *manifest
 		return w, err
 	}
 	ops := append([]store.Op{records.Unchanged(res.Kind, w.Name, revision), put}, extra...)
-	if old == nil && revision == 0 && !s.gone(ctx, res) {
-		ops = ops[1:] // what is stored there cannot be read; it is replaced
+	if unreadable {
+		ops = ops[1:] // it is replaced, whatever it is
 	}
 	b.add(s.event(from, res, w.Created), ops...)
 	return w, nil
-}
-
-// gone reports whether nothing is stored under the resource's name.
-func (s *Service) gone(ctx context.Context, res *manifest.Resource) bool {
-	_, err := s.Records.Get(ctx, res.Kind, res.Metadata.Name)
-	return fault.Is(err, fault.NotFound)
 }
 
 // prepare holds the rules of a kind for what is to be written, and returns what must happen with it.

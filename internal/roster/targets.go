@@ -24,18 +24,35 @@ import (
 	"github.com/sallyport/sallyport/internal/target"
 )
 
-// removeServer locks a host's id for as long as its certificates could live and frees its name.
-func (s *Service) removeServer(from identity.Caller, srv *identity.Server) ([]store.Op, error) {
-	end, err := records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{ServerID: srv.ID},
-		Message: "the host was removed", Expires: s.Now().UTC().Add(ca.HostLife), CreatedBy: from.Name()}, 0))
+// removeServer locks a host's id for longer than its certificates could live and frees the names that it holds.
+func (s *Service) removeServer(ctx context.Context, from identity.Caller, id string) ([]store.Op, error) {
+	end, err := records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{ServerID: id},
+		Message: "the host was removed", Expires: s.Now().UTC().Add(ca.HostLife + time.Hour), CreatedBy: from.Name()}, 0))
 	if err != nil {
 		return nil, err
 	}
-	ops := []store.Op{end}
-	if srv.Hostname != "" {
-		ops = append(ops, store.Delete("hostname/"+string(srv.Role)+"/"+srv.Hostname))
+	names, err := s.Records.FreeNames(ctx, id)
+	return append([]store.Op{end}, names...), err
+}
+
+// away finds, by id or name, a node that is not listed any more because it was not heard of for long: it can still be
+// removed, as whoever has its key can still come back.
+func (s *Service) away(ctx context.Context, named string, notFound error) (*manifest.Resource, error) {
+	id, err := s.Records.NameHolder(ctx, identity.RoleNode, named)
+	if err != nil {
+		return nil, err
 	}
-	return ops, nil
+	if id == "" {
+		id = named
+	}
+	held, err := s.Records.FreeNames(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(held) == 0 {
+		return nil, fault.Of(notFound).WithFix("tctl lock --node=ID   (where it has an id and no name)")
+	}
+	return manifest.New(&identity.Server{ID: id, Role: identity.RoleNode}, 0), nil
 }
 
 // Ambiguous is the fault of a name that several hosts have.

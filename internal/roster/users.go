@@ -32,16 +32,17 @@ func (s *Service) prepareUser(from identity.Caller, a *identity.Account, old *ma
 	if strings.HasPrefix(a.Name, "system:") || strings.HasPrefix(a.Name, "host:") {
 		return nil, fault.New(fault.Invalid, "user names that begin with system: or host: are the cluster's own").WithReason("reserved_name")
 	}
+	if a.Kind == identity.Bot && (old == nil || old.Spec == nil) {
+		return nil, fault.New(fault.Unsupported, "user %q: kind: bot is not enforced by this build", a.Name).WithReason("bot_unsupported")
+	}
 	if old == nil {
-		if a.Kind == identity.Bot {
-			return nil, fault.New(fault.Unsupported, "user %q: kind: bot is not enforced by this build", a.Name).WithReason("bot_unsupported")
-		}
 		a.CreatedBy = &identity.CreatedBy{Time: s.Now().UTC(), User: from.Name()}
 		return nil, nil
 	}
 	before, ok := old.Spec.(*identity.Account)
-	if !ok {
-		return nil, nil
+	if !ok { // what is stored cannot be read, so nobody knows what is lost
+		op, err := s.issuedBefore(a.Name, "the user was written anew", from)
+		return []store.Op{op}, err
 	}
 	if a.Kind != before.Kind {
 		return nil, fault.New(fault.Invalid, "user %q: kind: is read-only", a.Name).WithReason("read_only")
@@ -57,6 +58,9 @@ func (s *Service) prepareUser(from identity.Caller, a *identity.Account, old *ma
 // loses reports whether a user has less after an edit than before.
 func loses(before, after *identity.Account) bool {
 	if after.Status.IsLocked && !before.Status.IsLocked {
+		return true
+	}
+	if ends := after.Expires.Year() > 1; ends && (before.Expires.Year() <= 1 || after.Expires.Before(before.Expires)) {
 		return true
 	}
 	missing := func(a, b []string) bool {
@@ -151,8 +155,8 @@ func (s *Service) begin(ctx context.Context, b *batch, user, password string, re
 		}
 		b.ops = append(b.ops, op)
 	}
-	_, err := s.Audit.RecordAll(ctx, b.events, b.ops...)
-	return out, records.Conflict(err)
+	_, err := s.commit(ctx, b)
+	return out, err
 }
 
 // ResetUser takes a user's password and codes, ends what was issued to them, and makes an invite.
@@ -171,7 +175,12 @@ func (s *Service) ResetUser(ctx context.Context, from identity.Caller, name stri
 	if err != nil {
 		return Invited{}, err
 	}
-	b.add(ev, store.Delete(records.SecretKey(name)), end)
+	// The record is written as it is: a login under way is given that it did not move.
+	same, err := records.Put(res)
+	if err != nil {
+		return Invited{}, err
+	}
+	b.add(ev, records.Unchanged(manifest.User, name, res.Metadata.Revision), same, store.Delete(records.SecretKey(name)), end)
 	if err := s.dropInvites(ctx, name, &b); err != nil {
 		return Invited{}, err
 	}
@@ -211,6 +220,9 @@ func (s *Service) AddToken(ctx context.Context, from identity.Caller, t identity
 // Delete removes a resource, and ends what hangs on it.
 func (s *Service) Delete(ctx context.Context, from identity.Caller, kind manifest.Kind, name string) (*manifest.Resource, error) {
 	res, err := s.read(ctx, kind, name)
+	if kind == manifest.Node && fault.Is(err, fault.NotFound) {
+		res, err = s.away(ctx, name, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -237,17 +249,15 @@ func (s *Service) Delete(ctx context.Context, from identity.Caller, kind manifes
 	case *cluster.Settings:
 		return nil, fault.New(fault.Invalid, "cluster_auth_preference cannot be removed").WithFix("tctl edit cap")
 	case *identity.Server:
-		ops, err := s.removeServer(from, spec)
+		ops, err := s.removeServer(ctx, from, spec.ID)
 		if err != nil {
 			return nil, err
 		}
 		b.ops = append(b.ops[:0], ops...)
 		b.ops = append(b.ops, records.Delete(kind, name))
 	}
-	revision, err := s.Audit.RecordAll(ctx, b.events, b.ops...)
-	if err != nil {
-		return nil, records.Conflict(err)
+	if _, err := s.commit(ctx, &b); err != nil {
+		return nil, err
 	}
-	s.settle(ctx, revision, []Written{{Kind: kind}})
 	return res, nil
 }

@@ -62,7 +62,13 @@ func (h *eventHandler) ListEvents(ctx context.Context, r *connect.Request[pb.Lis
 }
 
 func (h *eventHandler) ExportLog(ctx context.Context, _ *connect.Request[pb.ExportLogRequest], stream *connect.ServerStream[pb.ExportLogResponse]) error {
-	return h.s.use.Audit.Export(ctx, writer(func(p []byte) error { return stream.Send(&pb.ExportLogResponse{Lines: p}) }))
+	return h.s.use.Audit.Export(ctx, writer(func(p []byte) error {
+		// A long export is asked about again at each part: it ends when its caller may no longer see it.
+		if err := h.s.decide(caller(ctx), table["EventService/ExportLog"], nil); err != nil {
+			return err
+		}
+		return stream.Send(&pb.ExportLogResponse{Lines: p})
+	}))
 }
 
 type writer func([]byte) error

@@ -13,10 +13,13 @@ import (
 type resourceMessage = pb.Resource
 
 // reachable refuses, of the calls that device modes leave open, those of users that a lock refuses or whose login is
-// over.
+// over, and those from elsewhere than a login's pinned address.
 func reachable(locks []lock.Lock, c identity.Caller, now time.Time) error {
 	if !now.Before(c.User.Validity.Expires) {
 		return fault.New(fault.Unauthenticated, "the login has expired").WithReason("expired").WithFix("tsh login")
+	}
+	if pin := c.User.PinnedIP; pin.IsValid() && pin.Unmap() != c.Addr.Unmap() {
+		return fault.New(fault.Denied, "the login is pinned to another address").WithReason("wrong_address").WithFix("tsh login")
 	}
 	for _, l := range locks {
 		if l.InForce(now) && l.Target.ServerID == "" && l.Target.Login == "" && l.Matches(c.User, target.Target{}, target.Action{}) {

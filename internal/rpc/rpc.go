@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -63,7 +64,7 @@ func New(use UseCases, public ca.Public, certificate func() *tls.Certificate, lo
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate(), nil },
 	}
 	handler := s.handler()
-	s.http = &http.Server{Handler: s.identify(handler), TLSConfig: config, ReadHeaderTimeout: 10 * time.Second,
+	s.http = &http.Server{Handler: patient(s.identify(handler)), TLSConfig: config, ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout: 5 * time.Minute, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(quiet{log.Handler()}, slog.LevelDebug)}
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -106,6 +107,24 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
+// patience is how long calls may take to arrive: those that are not listed, a minute; a feed, as long as it lives.
+var patience = map[string]time.Duration{"LoginService/Login": loginTime, "TrustService/Enroll": enrollTime, "FeedService/Follow": 0}
+
+// patient ends the wait for a message that does not come. A call's context alone would not: nobody looks at it while
+// the call waits for its peer.
+func patient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wait, listed := patience[method(r.URL.Path)]
+		if !listed {
+			wait = callTime
+		}
+		if wait > 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(wait))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 type callerKey struct{}
 
 // caller is who makes the call.
@@ -133,6 +152,15 @@ func (s *Server) identify(next http.Handler) http.Handler {
 				c.User, err = identity.FromX509(leaf)
 			case root.Equal(s.public.TLSHost):
 				c.Host, err = identity.HostFromX509(leaf)
+			}
+			// A connection may outlive the certificate that opened it; what it may do does not. Before that, a host's next
+			// call comes by a connection of its own (GOAWAY), which shows the renewed certificate.
+			left := leaf.NotAfter.Sub(s.now())
+			if left < 0 && err == nil {
+				err = errors.New("the certificate is over")
+			}
+			if left < 0 || (c.Host != nil && left < leaf.NotAfter.Sub(leaf.NotBefore)/2) {
+				w.Header().Set("Connection", "close")
 			}
 			if err != nil || (c.User == nil && c.Host == nil) {
 				s.log.Warn("certificate refused", "addr", r.RemoteAddr, "err", err)

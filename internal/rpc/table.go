@@ -67,6 +67,9 @@ var table = map[string]who{
 	"EventService/VerifyLog":    {kind: "event", verb: "read"},
 }
 
+// callTime bounds a unary call.
+const callTime = time.Minute
+
 // interceptor asks access before each call.
 type interceptor struct{ server *Server }
 
@@ -80,7 +83,7 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if req.Spec().IsClient {
 			return next(ctx, req)
 		}
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, callTime)
 		defer cancel()
 		if err := i.server.admit(ctx, method(req.Spec().Procedure), kinds(req.Any())); err != nil {
 			return nil, wire.Status(err)

@@ -143,10 +143,15 @@ func (s *Service) Change(ctx context.Context, from identity.Caller, before, afte
 	moved := before.AssetTag != after.AssetTag || before.OSType != after.OSType || before.Owner != after.Owner
 	locks := 0
 	for _, c := range before.Credentials {
-		if _, kept := after.Credential(c.ID); kept && !moved {
+		_, kept := after.Credential(c.ID)
+		if kept && !moved {
 			continue
 		}
-		op, err := s.credentialLock(c.ID, fmt.Sprintf("device %s was unenrolled or moved", before.AssetTag))
+		var until time.Time
+		if kept { // the device logs in again under its new name
+			until = s.Now().UTC()
+		}
+		op, err := s.credentialLock(c.ID, fmt.Sprintf("device %s was unenrolled or moved", before.AssetTag), until)
 		if err != nil {
 			return nil, err
 		}

@@ -16,8 +16,10 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/inventory"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // EnrollStart is what an enrollment asks for. Without a token the device is named by system and tag, and with
@@ -48,7 +50,11 @@ func (s *Service) Enroll(ctx context.Context, from identity.Caller, start Enroll
 			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, nil), err)
 		}
 	}
-	e := enrollment{Service: s, from: from, start: start, exchanger: c}
+	_, user, err := s.Records.Account(ctx, from.User.Name)
+	if err != nil {
+		return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, nil), err)
+	}
+	e := enrollment{Service: s, from: from, start: start, exchanger: c, user: user}
 	if !start.WithToken && start.AssetTag != "" {
 		if err := e.find(ctx, start.AssetTag); err != nil {
 			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, e.before), err)
@@ -87,6 +93,23 @@ type enrollment struct {
 	byAdmin    bool
 	owner      string
 	spend      []store.Op
+	user       uint64 // the revision of the user's record
+}
+
+// allowed refuses, once the device has answered, a user whom a lock refuses by now; the store is asked, which the
+// picture may be behind.
+func (e *enrollment) allowed(ctx context.Context) error {
+	locks, err := e.Records.Locks(ctx)
+	if err != nil {
+		return err
+	}
+	now := e.Now()
+	for _, l := range locks {
+		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(e.from.User, target.Target{}, target.Action{}) {
+			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").WithFix("tsh login")
+		}
+	}
+	return nil
 }
 
 // find looks up the device by its tag and registers it where it is not there and the caller may.
@@ -280,12 +303,16 @@ func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result
 	after := *e.before
 	after.Credentials, after.Owner, after.EnrollStatus = []device.Credential{cred}, e.owner, device.Enrolled
 	after.Collected = collect(after.Collected, info.Claims, now)
+	if err := e.allowed(ctx); err != nil {
+		return err
+	}
 	ops, err := e.Inventory.Update(e.before, &after, e.revision, now)
 	if err != nil {
 		return err
 	}
+	ops = append(ops, records.Unchanged(manifest.User, e.owner, e.user))
 	for _, old := range e.before.Credentials {
-		op, err := e.credentialLock(old.ID, fmt.Sprintf("device %s was enrolled anew", after.AssetTag))
+		op, err := e.credentialLock(old.ID, fmt.Sprintf("device %s was enrolled anew", after.AssetTag), time.Time{})
 		if err != nil {
 			return err
 		}
@@ -298,7 +325,13 @@ func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result
 	ops = append(append(ops, e.spend...), notice...)
 	ev := deviceEvent(event.DeviceEnroll, e.from, &after)
 	ev.Success, ev.Device.CredentialID, ev.Resource.Attestation = true, cred.ID, string(cred.Attestation)
-	revision, err := e.Audit.Record(ctx, ev, ops...)
+	evs := []event.Event{ev}
+	if len(e.spend) > 0 {
+		spent := deviceEvent(event.DeviceTokenSpent, e.from, &after)
+		spent.Success = true
+		evs = append(evs, spent)
+	}
+	revision, err := e.Audit.RecordAll(ctx, evs, ops...)
 	if inventory.TokenTaken(err) {
 		return inventory.InvalidToken()
 	}
@@ -306,13 +339,6 @@ func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result
 		return e.changed(err)
 	}
 	e.Pictures.Reached(ctx, revisionOfLocks(revision, len(e.before.Credentials)))
-	if len(e.spend) > 0 {
-		spent := deviceEvent(event.DeviceTokenSpent, e.from, &after)
-		spent.Success = true
-		if _, err := e.Audit.Record(ctx, spent); err != nil {
-			return err
-		}
-	}
 	msg, err := result.Welcome(ceremony.Welcome{DeviceID: after.ID, AssetTag: after.AssetTag, CredentialID: cred.ID, Level: cred.Attestation})
 	if err != nil {
 		return err

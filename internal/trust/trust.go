@@ -43,9 +43,10 @@ type Pictures interface {
 	Reached(ctx context.Context, revision uint64)
 }
 
-// Audit records an event together with what it tells of.
+// Audit records events together with what they tell of, all or nothing.
 type Audit interface {
 	Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint64, error)
+	RecordAll(ctx context.Context, evs []event.Event, ops ...store.Op) (uint64, error)
 }
 
 // Confirmer asks a person's second factor again.
@@ -130,9 +131,10 @@ func (s *Service) fail(ctx context.Context, ev event.Event, why error) error {
 	return why
 }
 
-// credentialLock ends what was issued on a credential that is no more.
-func (s *Service) credentialLock(id, why string) (store.Op, error) {
-	return records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{DeviceCredential: id},
+// credentialLock ends what was issued on a credential: all of it where the credential is no more, what was issued
+// before a moment where it stays.
+func (s *Service) credentialLock(id, why string, before time.Time) (store.Op, error) {
+	return records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{DeviceCredential: id}, IssuedBefore: before,
 		Message: why, Expires: s.Now().UTC().Add(identity.MaxLifetime), CreatedBy: "system"}, 0))
 }
 
