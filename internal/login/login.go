@@ -151,7 +151,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
-	if err := s.device(ctx, ceremony.Login, nil, start, &id, c); err != nil {
+	if err := s.device(ctx, from, start, &id, c); err != nil {
 		return Result{}, err
 	}
 	if _, err := s.still(ctx, revision, &id); err != nil {
@@ -258,7 +258,7 @@ func (s *Service) grants(p *snapshot.Picture, id *identity.User, wanted time.Dur
 }
 
 // device asks for the device's proof. A proof that fails leaves the login without a device; the person is told why.
-func (s *Service) device(ctx context.Context, p ceremony.Purpose, upgraded []byte, start Start, id *identity.User, c Conversation) error {
+func (s *Service) device(ctx context.Context, from identity.Caller, start Start, id *identity.User, c Conversation) error {
 	picture, _ := s.Pictures.Current()
 	hello, _, err := c.Hello(ctx, string(picture.Settings.DeviceTrust.Mode))
 	if err != nil || hello == nil {
@@ -272,7 +272,10 @@ func (s *Service) device(ctx context.Context, p ceremony.Purpose, upgraded []byt
 	if err != nil {
 		return err
 	}
-	b := ceremony.Binding{Purpose: p, ClusterCA: pin, User: id.Name, Upgraded: upgraded, SessionKey: spki}
+	b := ceremony.Binding{Purpose: ceremony.Login, ClusterCA: pin, User: id.Name, SessionKey: spki}
+	if start.Reissue {
+		b.Purpose, b.Upgraded = ceremony.Reissue, from.Certificate
+	}
 	dev, err := s.Devices.Authenticate(ctx, b, hello, c)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -331,7 +334,7 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
-	if err := s.device(ctx, ceremony.Reissue, from.Certificate, start, &id, c); err != nil {
+	if err := s.device(ctx, from, start, &id, c); err != nil {
 		return Result{}, err
 	}
 	locks, err := s.still(ctx, revision, &id)
