@@ -49,6 +49,11 @@ func (c *CA) PrepareHost(req HostRequest) (*PreparedHost, error) {
 	if err := checkKey(req.TLSKey); err != nil {
 		return nil, err
 	}
+	for _, n := range append([]string{req.Host.Name}, req.PublicAddr...) {
+		if strings.ContainsAny(n, "*?!") {
+			return nil, fmt.Errorf("host name %q is a pattern: what matches it would be others' names", n)
+		}
+	}
 	req.Host.Cluster = c.cluster
 	now := c.now().UTC()
 	number := serial()

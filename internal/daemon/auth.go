@@ -61,10 +61,10 @@ func (d *daemon) startAuth() error {
 		}
 	})
 	a.records = records.New(a.store)
-	if a.keys, err = keystore.Open(d.ctx, a.store, filepath.Join(d.Config.DataDir, "seal.key")); err != nil {
+	if err := d.bootstrap(a); err != nil { // first: what is newer is refused before anything is read or written
 		return err
 	}
-	if err := d.bootstrap(a); err != nil {
+	if a.keys, err = keystore.Open(d.ctx, a.store, filepath.Join(d.Config.DataDir, "seal.key")); err != nil {
 		return err
 	}
 	if err := d.openLog(a); err != nil {
@@ -82,7 +82,7 @@ func (d *daemon) startAuth() error {
 	if err := a.renew(d.ctx); err != nil {
 		return err
 	}
-	d.run("auth certificate", a.keepRenewed)
+	d.run("auth certificate", func(ctx context.Context) error { return d.keepAuthRenewed(ctx, a) })
 	d.run("audit heads", func(ctx context.Context) error { return d.signHeads(ctx, a) })
 	return d.serveAuth(a)
 }
@@ -166,17 +166,20 @@ func (a *authPart) renew(ctx context.Context) error {
 	return nil
 }
 
-func (a *authPart) keepRenewed(ctx context.Context) error {
-	tick := time.NewTicker(ca.HostLife / 3)
-	defer tick.Stop()
+// keepAuthRenewed renews auth's own certificate after a third of its life; one that fails, as on a full disk, is tried
+// again every minute.
+func (d *daemon) keepAuthRenewed(ctx context.Context, a *authPart) error {
+	wait := ca.HostLife / 3
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			if err := a.renew(ctx); err != nil {
-				return err
-			}
+		case <-time.After(wait):
+		}
+		wait = ca.HostLife / 3
+		if err := a.renew(ctx); err != nil && ctx.Err() == nil {
+			d.Log.Error("auth's certificate was not renewed, trying again", "err", err)
+			wait = time.Minute
 		}
 	}
 }

@@ -271,11 +271,18 @@ func TestThrottle(t *testing.T) {
 		if refused("alice", home) {
 			t.Fatal("old failures are not forgotten")
 		}
+	})
+}
+
+// TestThrottleIsBounded tries many addresses: an IPv6 network is one, and marks do not grow for ever.
+func TestThrottleIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th := NewThrottle(time.Now)
 		one, two := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 		for range freeBoth {
 			th.Failed("dave", one)
 		}
-		if !refused("dave", two) {
+		if th.Allow("dave", two) == nil {
 			t.Fatal("an IPv6 host has a new address for each attempt")
 		}
 		a := netip.MustParseAddr("10.0.0.0")

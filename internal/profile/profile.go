@@ -72,11 +72,15 @@ func (h *Home) file(cluster string) string {
 	return filepath.Join(h.dir, safe(cluster)+".json")
 }
 
-// safe makes a name fit for a path: no separators, no dots alone.
+// safe makes a name fit for a path, another for each name: no separators, no dots alone, no colon (on Windows it names
+// a stream of a file).
 func safe(name string) string {
-	s := url.PathEscape(name)
-	if strings.Trim(s, ".") == "" {
-		return "_" + s
+	s := strings.ReplaceAll(url.PathEscape(name), ":", "%3A")
+	switch {
+	case s == "":
+		return "%"
+	case strings.Trim(s, ".") == "":
+		return strings.ReplaceAll(s, ".", "%2E")
 	}
 	return s
 }

@@ -148,33 +148,49 @@ func (f *follower) echo(ping uint64) *pb.FollowResponse {
 }
 
 func (f *follower) change(c snapshot.Change) error {
-	m := &pb.FollowResponse{Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.s.now())}
-	for _, r := range c.Put {
-		// Other hosts are told to proxies alone, which have to find them.
-		if srv, ok := r.Spec.(*identity.Server); ok && f.host.Role != identity.RoleProxy && srv.ID != f.host.ID {
-			continue
-		}
-		res, err := wire.Resource(r)
-		if err != nil {
-			return err
-		}
-		m.Put = append(m.Put, res)
-	}
-	for _, r := range c.Removed {
-		m.Removed = append(m.Removed, &pb.Resource{Kind: string(r.Kind), Name: r.Name})
-	}
-	if c.Authorities != nil {
-		a, err := authorities(c.Authorities)
-		if err != nil {
-			return err
-		}
-		m.Authorities = a
+	m, err := f.message(c)
+	if err != nil {
+		return err
 	}
 	if err := f.stream.Send(m); err != nil {
 		return err
 	}
 	f.sent.Store(c.Revision)
 	return nil
+}
+
+// shows reports whether the host is told of a host: proxies of all, which they have to find; others of themselves.
+func (f *follower) shows(id string) bool {
+	return f.host.Role == identity.RoleProxy || f.host.ID == id
+}
+
+// message is a change as this host is told of it.
+func (f *follower) message(c snapshot.Change) (*pb.FollowResponse, error) {
+	m := &pb.FollowResponse{Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.s.now())}
+	for _, r := range c.Put {
+		if srv, ok := r.Spec.(*identity.Server); ok && !f.shows(srv.ID) {
+			continue
+		}
+		res, err := wire.Resource(r)
+		if err != nil {
+			return nil, err
+		}
+		m.Put = append(m.Put, res)
+	}
+	for _, r := range c.Removed {
+		if r.Kind == manifest.Node && !f.shows(r.Name) {
+			continue
+		}
+		m.Removed = append(m.Removed, &pb.Resource{Kind: string(r.Kind), Name: r.Name})
+	}
+	if c.Authorities != nil {
+		a, err := authorities(c.Authorities)
+		if err != nil {
+			return nil, err
+		}
+		m.Authorities = a
+	}
+	return m, nil
 }
 
 func authorities(a *snapshot.Authorities) (*pb.Authorities, error) {
