@@ -48,6 +48,7 @@ func New(keys *keystore.Keys, cluster string, audit Recorder, now func() time.Ti
 type Public struct {
 	SSHUser    ssh.PublicKey
 	SSHHost    ssh.PublicKey
+	SSHJump    ssh.PublicKey
 	TLSUser    *x509.Certificate
 	TLSHost    *x509.Certificate
 	DialTicket ed25519.PublicKey
@@ -76,6 +77,9 @@ func (c *CA) Public(ctx context.Context) (Public, error) {
 		return p, err
 	}
 	if p.SSHHost, err = c.sshPublic(ctx, keystore.SSHHost); err != nil {
+		return p, err
+	}
+	if p.SSHJump, err = c.sshPublic(ctx, keystore.SSHJump); err != nil {
 		return p, err
 	}
 	if _, p.TLSUser, err = c.tlsAuthority(ctx, keystore.TLSUser); err != nil {

@@ -205,3 +205,33 @@ func TestCertificates(t *testing.T) {
 		t.Fatalf("%d serials of 8", len(serials))
 	}
 }
+
+// TestA10ProxyIsNoNode has a proxy say that people type a node's name for it: what it gets is signed by an authority
+// that nobody trusts for nodes.
+func TestA10ProxyIsNoNode(t *testing.T) {
+	c, _ := newCA(t)
+	public, err := c.Public(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewPublicKey(p256(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for role, want := range map[identity.HostRole]ssh.PublicKey{identity.RoleProxy: public.SSHJump, identity.RoleNode: public.SSHHost} {
+		p, err := c.PrepareHost(HostRequest{Host: identity.Host{ID: uuid.NewString(), Role: role}, TLSKey: p256(t), SSHKey: key, PublicAddr: []string{"web:3080"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.Issue(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got.SSH.SignatureKey.Marshal()) != string(want.Marshal()) {
+			t.Errorf("a %s's certificate is by another authority", role)
+		}
+	}
+	if string(public.SSHJump.Marshal()) == string(public.SSHHost.Marshal()) {
+		t.Error("one authority for both")
+	}
+}

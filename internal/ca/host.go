@@ -149,7 +149,12 @@ func (p *PreparedHost) Issue(ctx context.Context) (HostCertificates, error) {
 		return out, fmt.Errorf("sign host certificate: %w", err)
 	}
 	if p.ssh != nil {
-		if err := p.ca.signSSH(ctx, keystore.SSHHost, p.ssh); err != nil {
+		// A proxy says itself which names people type for it; under the nodes' authority it could say a node's.
+		use := keystore.SSHHost
+		if p.req.Host.Role == identity.RoleProxy {
+			use = keystore.SSHJump
+		}
+		if err := p.ca.signSSH(ctx, use, p.ssh); err != nil {
 			return out, err
 		}
 		out.SSH = p.ssh

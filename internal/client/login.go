@@ -54,6 +54,7 @@ type Certificates struct {
 	TLS             []byte
 	DialTicket      string
 	HostAuthorities []ssh.PublicKey
+	JumpAuthorities []ssh.PublicKey
 	Notices         []string
 	DeviceFault     error
 }
@@ -235,12 +236,21 @@ func (l *loginCall) certificates(m *pb.Certificates) (Certificates, error) {
 		return out, errors.New("ssh certificate is none")
 	}
 	out.SSH = cert
-	for _, raw := range m.SshHostAuthorities {
+	if out.HostAuthorities, err = publicKeys(m.SshHostAuthorities); err != nil {
+		return out, err
+	}
+	out.JumpAuthorities, err = publicKeys(m.SshJumpAuthorities)
+	return out, err
+}
+
+func publicKeys(raws [][]byte) ([]ssh.PublicKey, error) {
+	var out []ssh.PublicKey
+	for _, raw := range raws {
 		k, err := ssh.ParsePublicKey(raw)
 		if err != nil {
-			return out, fmt.Errorf("ssh host authority: %w", err)
+			return nil, fmt.Errorf("ssh authority: %w", err)
 		}
-		out.HostAuthorities = append(out.HostAuthorities, k)
+		out = append(out, k)
 	}
 	return out, nil
 }

@@ -33,6 +33,7 @@ type Use string
 const (
 	SSHUser     Use = "ssh-user"
 	SSHHost     Use = "ssh-host"
+	SSHJump     Use = "ssh-jump" // proxies, as jump hosts: nobody takes them for a node
 	TLSUser     Use = "tls-user"
 	TLSHost     Use = "tls-host"
 	OpenSSH     Use = "openssh"
@@ -126,7 +127,7 @@ func (k *Keys) load(ctx context.Context, use Use, certify func(crypto.Signer) ([
 
 func (u Use) generator() (func() (crypto.Signer, error), error) {
 	switch u {
-	case SSHUser, SSHHost, TLSUser, TLSHost, OpenSSH:
+	case SSHUser, SSHHost, SSHJump, TLSUser, TLSHost, OpenSSH:
 		return newP256, nil
 	case AuditHeads, DialTickets:
 		return newEd25519, nil

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -159,6 +160,7 @@ type Login struct {
 	TLS             *x509.Certificate
 	DialTicket      string
 	HostAuthorities []ssh.PublicKey
+	JumpAuthorities []ssh.PublicKey // written for OpenSSH alone, not read again
 	Identity        *identity.User
 }
 
@@ -174,6 +176,9 @@ func (h *Home) SaveLogin(p *Profile, l Login) error {
 	for _, k := range l.HostAuthorities {
 		f.HostAuthorities = append(f.HostAuthorities, k.Marshal())
 		fmt.Fprintf(&known, "@cert-authority * %s", ssh.MarshalAuthorizedKey(k))
+	}
+	for _, k := range l.JumpAuthorities {
+		fmt.Fprintf(&known, "@cert-authority %s %s", knownhosts.Normalize(p.Proxy), ssh.MarshalAuthorizedKey(k))
 	}
 	raw, err := json.Marshal(f)
 	if err != nil {

@@ -214,6 +214,7 @@ func (s *Service) Authorities(ctx context.Context) ([]Authority, error) {
 	line := func(k ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k))) }
 	out := []Authority{
 		{"ssh-user", line(p.SSHUser)}, {"ssh-host", "@cert-authority * " + line(p.SSHHost)},
+		{"ssh-jump", line(p.SSHJump)},
 		{"tls-user", pemOf("CERTIFICATE", p.TLSUser.Raw)}, {"tls-host", pemOf("CERTIFICATE", p.TLSHost.Raw)},
 	}
 	for _, k := range []struct {

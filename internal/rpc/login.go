@@ -64,7 +64,8 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 	}
 	return stream.Send(&pb.LoginResponse{Step: &pb.LoginResponse_Certificates{Certificates: &pb.Certificates{
 		Ssh: result.SSH.Marshal(), Tls: result.TLS, DialTicket: result.DialTicket, Notices: result.Notices,
-		SshHostAuthorities: [][]byte{h.s.public.SSHHost.Marshal()}, Expires: timestamppb.New(result.Expires)}}})
+		SshHostAuthorities: [][]byte{h.s.public.SSHHost.Marshal()}, SshJumpAuthorities: [][]byte{h.s.public.SSHJump.Marshal()},
+		Expires: timestamppb.New(result.Expires)}}})
 }
 
 // conversation is a login.Conversation over a stream.

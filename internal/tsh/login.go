@@ -237,7 +237,7 @@ func (a *app) keep(s *state, fresh string, key hwkey.Key, got client.Certificate
 	if public, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(key.Public()) {
 		return fault.New(fault.Invalid, "the certificate is for another key")
 	}
-	login := profile.Login{SSH: got.SSH, TLS: cert, DialTicket: got.DialTicket, HostAuthorities: got.HostAuthorities, Identity: u}
+	login := profile.Login{SSH: got.SSH, TLS: cert, DialTicket: got.DialTicket, HostAuthorities: got.HostAuthorities, JumpAuthorities: got.JumpAuthorities, Identity: u}
 	if err := os.Rename(fresh, s.home.KeyFile(s.profile)); err != nil {
 		return err
 	}

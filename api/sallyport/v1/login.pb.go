@@ -669,6 +669,8 @@ type Certificates struct {
 	DialTicket string `protobuf:"bytes,3,opt,name=dial_ticket,json=dialTicket,proto3" json:"dial_ticket,omitempty"`
 	// ssh_host_authorities are SSH public keys in wire format.
 	SshHostAuthorities [][]byte `protobuf:"bytes,4,rep,name=ssh_host_authorities,json=sshHostAuthorities,proto3" json:"ssh_host_authorities,omitempty"`
+	// ssh_jump_authorities sign the host certificates of proxies, for the jump service.
+	SshJumpAuthorities [][]byte `protobuf:"bytes,7,rep,name=ssh_jump_authorities,json=sshJumpAuthorities,proto3" json:"ssh_jump_authorities,omitempty"`
 	// notices are lines to show the person, such as new enrollments in their name.
 	Notices       []string               `protobuf:"bytes,5,rep,name=notices,proto3" json:"notices,omitempty"`
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
@@ -730,6 +732,13 @@ func (x *Certificates) GetDialTicket() string {
 func (x *Certificates) GetSshHostAuthorities() [][]byte {
 	if x != nil {
 		return x.SshHostAuthorities
+	}
+	return nil
+}
+
+func (x *Certificates) GetSshJumpAuthorities() [][]byte {
+	if x != nil {
+		return x.SshJumpAuthorities
 	}
 	return nil
 }
@@ -967,13 +976,14 @@ const file_sallyport_v1_login_proto_rawDesc = "" +
 	"\rKIND_PASSWORD\x10\x01\x12\x15\n" +
 	"\x11KIND_NEW_PASSWORD\x10\x02\x12\f\n" +
 	"\bKIND_OTP\x10\x03\x12\x10\n" +
-	"\fKIND_NEW_OTP\x10\x04\"\xd5\x01\n" +
+	"\fKIND_NEW_OTP\x10\x04\"\x87\x02\n" +
 	"\fCertificates\x12\x10\n" +
 	"\x03ssh\x18\x01 \x01(\fR\x03ssh\x12\x10\n" +
 	"\x03tls\x18\x02 \x01(\fR\x03tls\x12\x1f\n" +
 	"\vdial_ticket\x18\x03 \x01(\tR\n" +
 	"dialTicket\x120\n" +
-	"\x14ssh_host_authorities\x18\x04 \x03(\fR\x12sshHostAuthorities\x12\x18\n" +
+	"\x14ssh_host_authorities\x18\x04 \x03(\fR\x12sshHostAuthorities\x120\n" +
+	"\x14ssh_jump_authorities\x18\a \x03(\fR\x12sshJumpAuthorities\x12\x18\n" +
 	"\anotices\x18\x05 \x03(\tR\anotices\x124\n" +
 	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"o\n" +
 	"\x15ChangePasswordRequest\x12!\n" +
