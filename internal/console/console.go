@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 	"unicode"
@@ -208,11 +209,13 @@ const maxAnswer = 64 << 10
 // Ask prints a question to Err and reads a line. From something that is no terminal it reads the next line.
 func (s Streams) Ask(question string) (string, error) {
 	fmt.Fprint(s.Err, question)
-	line, err := readLine(s.In)
-	if !s.Interactive() {
+	f, ok := s.terminal()
+	if !ok {
+		line, err := readLine(s.In)
 		fmt.Fprintln(s.Err)
+		return line, err
 	}
-	return line, err
+	return s.untilInterrupt(f, func() (string, error) { return readLine(f) })
 }
 
 // AskSecret is Ask without an echo.
@@ -222,9 +225,51 @@ func (s Streams) AskSecret(question string) (string, error) {
 		return s.Ask(question)
 	}
 	fmt.Fprint(s.Err, question)
-	raw, err := term.ReadPassword(int(f.Fd()))
-	fmt.Fprintln(s.Err)
-	return string(raw), err
+	answer, err := s.untilInterrupt(f, func() (string, error) {
+		raw, err := term.ReadPassword(int(f.Fd()))
+		return string(raw), err
+	})
+	if !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(s.Err)
+	}
+	return answer, err
+}
+
+// untilInterrupt reads an answer from a terminal, and gives up at the first Ctrl-C: a read cannot be cancelled, so it
+// is left behind, and the terminal as it was before.
+func (s Streams) untilInterrupt(f *os.File, read func() (string, error)) (string, error) {
+	before, err := term.GetState(int(f.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("terminal: %w", err)
+	}
+	interrupt := make(chan os.Signal, 1)
+	signal.Notify(interrupt, os.Interrupt)
+	defer signal.Stop(interrupt)
+	type answer struct {
+		line string
+		err  error
+	}
+	given := make(chan answer, 1)
+	go func() {
+		line, err := read()
+		given <- answer{line, err}
+	}()
+	select {
+	case a := <-given:
+		return a.line, a.err
+	case <-interrupt:
+		fmt.Fprintln(s.Err)
+		return "", errors.Join(context.Canceled, term.Restore(int(f.Fd()), before))
+	}
+}
+
+// Interrupted is err, or where ctx was ended by a person, that alone: what broke after it is no news.
+func Interrupted(ctx context.Context, err error) error {
+	var s Status
+	if err != nil && ctx.Err() != nil && !errors.As(err, &s) {
+		return context.Canceled
+	}
+	return err
 }
 
 // readLine reads a line byte by byte, so that what follows it stays for whoever reads next.
@@ -276,13 +321,4 @@ func Version() string {
 		v = parts[0] + "." + parts[1]
 	}
 	return fmt.Sprintf("Sallyport v%s go%s", cluster.Version, v)
-}
-
-// Typed makes a Usage of what the command library says of a command that it does not know.
-func Typed(err error) error {
-	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
-		first, _, _ := strings.Cut(err.Error(), "\n")
-		return &Usage{errors.New(first)}
-	}
-	return err
 }

@@ -28,15 +28,14 @@ type startFlags struct {
 	pins        []string
 	name        string
 	applyConfig bool
-	debug       bool
 }
 
 // Commands are the daemon's commands.
-func Commands(s console.Streams) []*cobra.Command {
+func Commands(s console.Streams, debug *bool) []*cobra.Command {
 	var f startFlags
 	start := &cobra.Command{Use: "start", Short: "Run the server", Args: cobra.NoArgs,
 		Example: "  sallyport start\n  sallyport start -c /etc/sallyport.yaml\n  sallyport start --roles=node --token=@/etc/sallyport/token --proxy=proxy.example.com:3080 --ca-pin=sha256:…",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runStart(cmd.Context(), s, f) }}
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runStart(cmd.Context(), s, f, *debug) }}
 	fl := start.Flags()
 	fl.StringVarP(&f.config, "config", "c", "", "config file; without one: auth, proxy and SSH node on this machine")
 	fl.StringVar(&f.dataDir, "data-dir", "", "data directory")
@@ -47,7 +46,6 @@ func Commands(s console.Streams) []*cobra.Command {
 	fl.StringSliceVar(&f.pins, "ca-pin", nil, "CA pin of the cluster, as tctl status shows it")
 	fl.StringVar(&f.name, "node-name", "", "name of this node; the host's unless told")
 	fl.BoolVar(&f.applyConfig, "apply-config", false, "write the file's authentication section over the cluster's settings")
-	fl.BoolVarP(&f.debug, "debug", "d", false, "log more")
 	configure := &cobra.Command{Use: "configure", Short: "Print a commented config file", Example: "  sallyport configure > /etc/sallyport.yaml", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			host, err := os.Hostname()
@@ -144,7 +142,7 @@ func (f startFlags) join(c *config.Config) error {
 	return nil
 }
 
-func runStart(ctx context.Context, s console.Streams, f startFlags) error {
+func runStart(ctx context.Context, s console.Streams, f startFlags, debug bool) error {
 	c, err := f.settle(s.Env)
 	if err != nil {
 		return err
@@ -154,7 +152,7 @@ func runStart(ctx context.Context, s console.Streams, f startFlags) error {
 		return err
 	}
 	level := slog.LevelInfo
-	if f.debug {
+	if debug {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: level}))
@@ -191,13 +189,15 @@ func announce(s console.Streams, c config.Config, st State) {
 
 // Main runs `sallyport` with the daemon's commands and more, and returns the exit status.
 func Main(ctx context.Context, s console.Streams, args []string, more ...*cobra.Command) int {
-	root := &cobra.Command{Use: "sallyport", Short: "Access to servers on trusted devices", SilenceErrors: true, SilenceUsage: true,
+	root := &cobra.Command{Use: "sallyport", Short: "Access to servers on trusted devices",
 		Example: "  sallyport quickstart\n  sallyport start"}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &console.Usage{Err: err} })
-	root.AddCommand(Commands(s)...)
+	var debug bool
+	root.PersistentFlags().BoolVarP(&debug, "debug", "d", false, "log more")
+	root.AddCommand(Commands(s, &debug)...)
 	root.AddCommand(more...)
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Example: "  sallyport version",
 		Run: func(*cobra.Command, []string) { fmt.Fprintln(s.Out, console.Version()) }})
+	console.Program(root)
 	root.SetArgs(args)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)

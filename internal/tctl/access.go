@@ -14,7 +14,7 @@ import (
 )
 
 func (t commands) access() *cobra.Command {
-	return tool.Group("access", "Who may do what", "tctl access explain --user=alice --resource=node/web-1 --login=root", t.accessExplain())
+	return console.Group("access", "Who may do what", "tctl access explain --user=alice --resource=node/web-1 --login=root", t.accessExplain())
 }
 
 type explainFlags struct {
@@ -41,6 +41,9 @@ func (t commands) explain(ctx context.Context, f explainFlags) error {
 		return console.Usagef("--user and --resource must be set")
 	}
 	kind, name, _ := strings.Cut(f.resource, "/")
+	if kind == "node" && name != "" && f.login == "" && f.verb == "" {
+		return console.Usagef("--login must be set, for roles grant logins on a node: --login=root")
+	}
 	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ import (
 )
 
 func (t commands) audit() *cobra.Command {
-	return tool.Group("audit", "The audit log", "tctl audit ls --from=24h --user=alice", t.auditList(), t.auditExport(), t.auditVerify())
+	return console.Group("audit", "The audit log", "tctl audit ls --from=24h --user=alice", t.auditList(), t.auditExport(), t.auditVerify())
 }
 
 type auditListFlags struct {
@@ -87,6 +88,7 @@ func printEvents(w io.Writer, raws []json.RawMessage) error {
 		if e.Resource != nil && e.Resource.ResourceName != "" {
 			what = e.Resource.ResourceKind + "/" + e.Resource.ResourceName + " " + what
 		}
+		what = strings.TrimSpace(strings.Join(where(e), " ") + " " + what)
 		if !e.Success {
 			what = "refused: " + what
 		}
@@ -94,6 +96,22 @@ func printEvents(w io.Writer, raws []json.RawMessage) error {
 	}
 	console.Table(w, []string{"Time", "Code", "Event", "User", "Device", "What"}, cells)
 	return nil
+}
+
+// where says on which node, as which login, and what was run, copied or forwarded there.
+func where(e event.Event) []string {
+	var out []string
+	if s := e.Session; s != nil && s.ServerName != "" {
+		out = append(out, s.Login+"@"+s.ServerName)
+	}
+	if a := e.Action; a != nil {
+		for _, word := range []string{a.Command, a.Direction, a.Path, a.Target} {
+			if word != "" {
+				out = append(out, word)
+			}
+		}
+	}
+	return out
 }
 
 func (t commands) auditExport() *cobra.Command {

@@ -72,8 +72,8 @@ func TestGet(t *testing.T) {
 	if len(docs) != 7 {
 		t.Errorf("%d documents, want 7", len(docs))
 	}
-	if w.run("", "get", "locks"); w.ok("get", "locks") != "" {
-		t.Error("no resources, and something was printed")
+	if r := w.run("", "get", "locks"); r.out != "" || r.err != "No resources found\n" {
+		t.Errorf("no resources: %q, %q", r.out, r.err)
 	}
 	var one map[string]any
 	if err := json.Unmarshal([]byte(w.ok("get", "role/access", "--format=json")), &one); err != nil || one["kind"] != "role" {
@@ -165,4 +165,22 @@ func TestEditRace(t *testing.T) {
 	has(t, r.out, `role "access" has been updated`) // by the other one
 	has(t, r.err, "the edit is kept in ")
 	has(t, w.ok("get", "role/access"), "max_session_ttl: 10h")
+}
+
+// TestResourcesPage holds that each example of docs/protocol/resources.md is one that tctl create takes.
+func TestResourcesPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/protocol/resources.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	examples := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(examples) != 5 {
+		t.Fatalf("%d examples, want 5", len(examples))
+	}
+	for _, e := range examples {
+		if r := w.run(string(e[1]), "create", "-f", "-"); r.code != 0 {
+			t.Errorf("%s\n%s", e[1], r.err)
+		}
+	}
 }

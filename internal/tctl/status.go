@@ -26,9 +26,8 @@ func (t commands) status() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if st.Warnings == nil {
-			st.Warnings = []string{}
-		}
+		st.Warnings = append([]string{}, st.Warnings...) // never null in --format=json
+		st.SecondFactors = append([]string{}, st.SecondFactors...)
 		if err := format.Print(t.Out, st, func(w io.Writer) error { return printStatus(w, st) }); err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package tctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -31,9 +30,7 @@ func Main(ctx context.Context, p tool.Program, args []string) int {
 	if err == nil {
 		return 0
 	}
-	if strings.HasPrefix(err.Error(), "unknown command") {
-		err = &console.Usage{Err: errors.New(strings.SplitN(err.Error(), "\n", 2)[0])}
-	}
+	err = console.Interrupted(ctx, console.Typed(err))
 	console.PrintError(p.Err, err)
 	if t.Debug {
 		t.PrintChain(err)
@@ -50,17 +47,15 @@ func (t commands) root() *cobra.Command {
 		Short: "Administer a Sallyport cluster",
 		Long: "Administer a Sallyport cluster: on the server's machine through its admin socket,\n" +
 			"elsewhere by the current tsh login and its roles.",
-		Example:       "  tctl status\n  tctl users add alice --roles=access --logins=root,ubuntu",
-		SilenceErrors: true, SilenceUsage: true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Example: "  tctl status\n  tctl users add alice --roles=access --logins=root,ubuntu",
 	}
 	c.PersistentFlags().StringVar(&t.DataDir, "data-dir", t.Env("SALLYPORT_DATA_DIR"), "the server's data directory, which holds admin.sock")
 	c.PersistentFlags().BoolVarP(&t.Debug, "debug", "d", false, "print what is behind an error")
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &console.Usage{Err: err} })
-	c.AddCommand(t.version(), t.status(), t.audit(), t.access(), t.auth(), completion())
+	c.AddCommand(t.version(), t.status(), t.audit(), t.access(), t.auth())
 	c.AddCommand(people.Commands(t.Tool)...)
 	c.AddCommand(resource.Commands(t.Tool)...)
 	c.AddCommand(machines.Commands(t.Tool)...)
+	console.Program(c)
 	return c
 }
 
@@ -78,22 +73,4 @@ func versionLine(toolchain string) string {
 		toolchain = parts[0] + "." + parts[1]
 	}
 	return "Sallyport v" + cluster.Version + " " + toolchain
-}
-
-func completion() *cobra.Command {
-	c := tool.Command("completion bash|zsh|fish", "Print a completion script", "source <(tctl completion bash)", 1, nil)
-	c.ValidArgs = []string{"bash", "zsh", "fish"}
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		root, out := cmd.Root(), cmd.OutOrStdout()
-		switch args[0] {
-		case "bash":
-			return root.GenBashCompletionV2(out, true)
-		case "zsh":
-			return root.GenZshCompletion(out)
-		case "fish":
-			return root.GenFishCompletion(out, true)
-		}
-		return console.Usagef("completion: %q is none of bash, zsh, fish", args[0])
-	}
-	return c
 }

@@ -20,9 +20,8 @@ import (
 )
 
 func (a *app) deviceCommand() *cobra.Command {
-	c := &cobra.Command{Use: "device", Short: "Enroll this device, and see what it is to the cluster"}
-	c.AddCommand(a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand())
-	return c
+	return console.Group("device", "Enroll this device, and see what it is to the cluster", "tsh device enroll --current-device\n  tsh device status",
+		a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand())
 }
 
 type enrollFlags struct {
@@ -32,7 +31,7 @@ type enrollFlags struct {
 
 func (a *app) enrollCommand() *cobra.Command {
 	var f enrollFlags
-	c := &cobra.Command{Use: "enroll", Short: "Enroll this device", Args: exactly(0, "no arguments"),
+	c := &cobra.Command{Use: "enroll", Short: "Enroll this device", Args: exactly(0),
 		Example: "  tsh device enroll --current-device\n  tsh device enroll --token=TOKEN",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.token == "" && !f.current {
@@ -175,7 +174,7 @@ func (e *enrolling) upgrade(ctx context.Context, dev hwkey.Device, key hwkey.Key
 }
 
 func (a *app) collectCommand() *cobra.Command {
-	return &cobra.Command{Use: "collect", Short: "Print what this device says of itself, as JSON", Example: "  tsh device collect", Args: exactly(0, "no arguments"),
+	return &cobra.Command{Use: "collect", Short: "Print what this device says of itself, as JSON", Example: "  tsh device collect", Args: exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			claims, _ := hostinfo.Collect(cluster.Version, a.now())
 			return console.Format("json").Print(a.Out, claims, nil)
@@ -183,7 +182,7 @@ func (a *app) collectCommand() *cobra.Command {
 }
 
 func (a *app) assetTagCommand() *cobra.Command {
-	return &cobra.Command{Use: "asset-tag", Short: "Print this device's asset tag", Example: "  tsh device asset-tag", Args: exactly(0, "no arguments"),
+	return &cobra.Command{Use: "asset-tag", Short: "Print this device's asset tag", Example: "  tsh device asset-tag", Args: exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			tag, err := a.tag()
 			if err != nil {
@@ -232,7 +231,7 @@ type standing struct {
 
 func (a *app) deviceStatusCommand() *cobra.Command {
 	var format string
-	c := &cobra.Command{Use: "status", Short: "Show what this device is to the cluster, and what is missing", Example: "  tsh device status", Args: exactly(0, "no arguments"),
+	c := &cobra.Command{Use: "status", Short: "Show what this device is to the cluster, and what is missing", Example: "  tsh device status", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.standing(cmd.Context())
 			if err != nil {

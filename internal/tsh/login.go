@@ -36,7 +36,7 @@ type loginFlags struct {
 
 func (a *app) loginCommand() *cobra.Command {
 	var f loginFlags
-	c := &cobra.Command{Use: "login", Short: "Log in to a cluster", Args: exactly(0, "no arguments"),
+	c := &cobra.Command{Use: "login", Short: "Log in to a cluster", Args: exactly(0),
 		Example: "  tsh login --proxy=proxy.example.com:3080 --user=alice\n  tsh login --user=alice",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.login(cmd.Context(), f) }}
 	fl := c.Flags()
@@ -51,6 +51,9 @@ func (a *app) loginCommand() *cobra.Command {
 
 // login runs a login and keeps what it brings.
 func (a *app) login(ctx context.Context, f loginFlags) error {
+	if f.ttl < 0 {
+		return console.Usagef("--ttl: %s is no time to live", f.ttl)
+	}
 	s, err := a.destination(ctx, f)
 	if err != nil {
 		return err
@@ -313,7 +316,7 @@ func qrText(c *qr.Code, utf8 bool) string {
 }
 
 func (a *app) logoutCommand() *cobra.Command {
-	return &cobra.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: exactly(0, "no arguments"),
+	return &cobra.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			home, err := profile.Open(a.Env)
 			if err != nil {
@@ -336,7 +339,7 @@ func (a *app) logoutCommand() *cobra.Command {
 }
 
 func (a *app) passwdCommand() *cobra.Command {
-	return &cobra.Command{Use: "passwd", Short: "Change your password", Example: "  tsh passwd", Args: exactly(0, "no arguments"),
+	return &cobra.Command{Use: "passwd", Short: "Change your password", Example: "  tsh passwd", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.load(cmd.Context())
 			if err != nil {

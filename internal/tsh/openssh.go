@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) configCommand() *cobra.Command {
-	return &cobra.Command{Use: "config", Short: "Print OpenSSH configuration for the nodes that you may reach", Args: exactly(0, "no arguments"),
+	return &cobra.Command{Use: "config", Short: "Print OpenSSH configuration for the nodes that you may reach", Args: exactly(0),
 		Example: "  tsh config >> ~/.ssh/config\n  tsh agent &\n  ssh root@web.example.com",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.load(cmd.Context())
@@ -59,7 +59,7 @@ type agentFlags struct{ socket string }
 
 func (a *app) agentCommand() *cobra.Command {
 	var f agentFlags
-	c := &cobra.Command{Use: "agent", Short: "Serve the session key as an SSH agent, for user authentication alone", Args: exactly(0, "no arguments"),
+	c := &cobra.Command{Use: "agent", Short: "Serve the session key as an SSH agent, for user authentication alone", Args: exactly(0),
 		Example: "  tsh agent &\n  SSH_AUTH_SOCK=~/.tsh/agent.sock ssh -J alice@proxy.example.com:3080 root@web",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), f) }}
 	c.Flags().StringVar(&f.socket, "socket", "", "path of the socket; TSH_HOME/agent.sock unless told")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -39,7 +40,7 @@ func (a *app) sshCommand() *cobra.Command {
 		Example: "  tsh ssh root@web\n  tsh ssh root@web uptime\n  tsh ssh -N -L 8080:localhost:80 root@web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return console.Usagef("want [user@]host")
+				return console.Usagef("usage: %s", cmd.UseLine())
 			}
 			return a.ssh(cmd.Context(), f, args[0], strings.Join(args[1:], " "))
 		}}
@@ -136,6 +137,7 @@ func (a *app) ssh(ctx context.Context, f sshFlags, target, command string) error
 		return a.refused(err)
 	}
 	if f.none {
+		defer context.AfterFunc(ctx, func() { c.Close() })()
 		return a.refused(c.Wait())
 	}
 	job := session.Job{Command: command, Agent: f.agent, In: a.In, Out: a.Out, Err: a.Err, Env: locale(a.Env)}
@@ -210,7 +212,7 @@ func (a *app) scpCommand() *cobra.Command {
 		Example: "  tsh scp notes.txt root@web:/tmp/\n  tsh scp -r root@web:/var/log/app ./logs",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return console.Usagef("want source… destination")
+				return console.Usagef("usage: %s", cmd.UseLine())
 			}
 			return a.scp(cmd.Context(), f, args)
 		}}
@@ -251,12 +253,28 @@ func (a *app) scp(ctx context.Context, f scpFlags, args []string) error {
 		return a.refused(err)
 	}
 	defer c.Close()
-	return a.refused(c.Copy(ctx, job, func(err error) { fmt.Fprintln(a.Err, "scp: "+console.Safe(err.Error())) }))
+	said := false
+	err = c.Copy(ctx, job, func(err error) {
+		said = true
+		console.PrintError(a.Err, unnamed(err))
+	})
+	if said && ctx.Err() == nil {
+		return console.Status(255)
+	}
+	return a.refused(err)
+}
+
+// unnamed takes the operation and the second telling of the name out of what the system said of a file.
+func unnamed(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return errors.New(strings.TrimSuffix(err.Error(), path.Error()) + path.Err.Error())
+	}
+	return err
 }
 
 func (a *app) proxyCommand() *cobra.Command {
-	c := &cobra.Command{Use: "proxy", Short: "Lend connections to other programs"}
-	c.AddCommand(&cobra.Command{Use: "ssh [user@]host[:port]", Short: "Be an OpenSSH ProxyCommand", Annotations: asSSH, Args: exactly(1, "[user@]host"),
+	return console.Group("proxy", "Lend connections to other programs", "ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web", &cobra.Command{Use: "ssh [user@]host[:port]", Short: "Be an OpenSSH ProxyCommand", Annotations: asSSH, Args: exactly(1),
 		Example: "  ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.read()
@@ -277,7 +295,6 @@ func (a *app) proxyCommand() *cobra.Command {
 			}
 			return a.pipe(cmd.Context(), conn)
 		}})
-	return c
 }
 
 // pipe copies between the program's own streams and a connection, until the far end is done.

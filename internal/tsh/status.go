@@ -42,7 +42,7 @@ type shownDevice struct {
 
 func (a *app) statusCommand() *cobra.Command {
 	var format string
-	c := &cobra.Command{Use: "status", Short: "Show the current login", Example: "  tsh status\n  tsh status --format=json", Args: exactly(0, "no arguments"),
+	c := &cobra.Command{Use: "status", Short: "Show the current login", Example: "  tsh status\n  tsh status --format=json", Args: exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			s, err := a.read()
 			if err != nil && (!fault.Because(err, "expired") || s.login == nil) {

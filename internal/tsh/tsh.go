@@ -35,7 +35,7 @@ func Main(ctx context.Context, args []string, s console.Streams) int {
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	cmd, err := root.ExecuteContextC(ctx)
-	err = console.Typed(err)
+	err = console.Interrupted(ctx, console.Typed(err))
 	console.PrintError(s.Err, err)
 	if a.debug && err != nil {
 		a.chain(err)
@@ -61,28 +61,28 @@ func (a *app) chain(err error) {
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use: "tsh", Short: "Reach servers on a trusted device", SilenceErrors: true, SilenceUsage: true,
+		Use: "tsh", Short: "Reach servers on a trusted device",
 		Example: "  tsh login --proxy=proxy.example.com:3080 --user=alice\n  tsh ssh root@web\n  tsh device enroll --current-device",
 	}
 	root.PersistentFlags().BoolVarP(&a.debug, "debug", "d", false, "print the causes of errors")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &console.Usage{Err: err} })
 	root.AddCommand(a.versionCommand(), a.loginCommand(), a.logoutCommand(), a.statusCommand(), a.lsCommand(), a.sshCommand(), a.scpCommand(),
 		a.proxyCommand(), a.configCommand(), a.agentCommand(), a.deviceCommand(), a.passwdCommand())
+	console.Program(root)
 	return root
 }
 
 // exactly refuses another number of arguments as bad usage.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
-			return console.Usagef("want %s", what)
+			return console.Usagef("usage: %s", cmd.UseLine())
 		}
 		return nil
 	}
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Example: "  tsh version", Args: exactly(0, "no arguments"),
+	return &cobra.Command{Use: "version", Short: "Print the version", Example: "  tsh version", Args: exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(a.Out, console.Version())
 			return err
@@ -161,6 +161,9 @@ func Login(st console.Streams) func(context.Context) (*client.Cluster, error) {
 	return func(ctx context.Context) (*client.Cluster, error) {
 		a := &app{Streams: st, now: time.Now}
 		s, err := a.load(ctx)
+		if fault.Because(err, "no_profile") {
+			return nil, fault.Of(err).WithReason("no_login") // tctl says what else it tried
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -30,7 +30,7 @@ func Commands(run *tool.Tool) []*cobra.Command {
 type commands struct{ *tool.Tool }
 
 func (t commands) devices() *cobra.Command {
-	return tool.Group("devices", "Trusted devices", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll",
+	return console.Group("devices", "Trusted devices", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll",
 		t.devicesAdd(), t.devicesList(), t.devicesEnroll(), t.devicesRemove(), t.devicesLock(), t.devicesUnenroll(), t.devicesTokens())
 }
 

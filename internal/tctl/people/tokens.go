@@ -12,13 +12,14 @@ import (
 
 	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
 func (t commands) tokens() *cobra.Command {
-	return tool.Group("tokens", "Tokens with which hosts join", "tctl tokens add --type=node", t.tokensAdd(), t.tokensList(), t.tokensRemove())
+	return console.Group("tokens", "Tokens with which hosts join", "tctl tokens add --type=node", t.tokensAdd(), t.tokensList(), t.tokensRemove())
 }
 
 type tokensAddFlags struct {
@@ -30,9 +31,9 @@ type tokensAddFlags struct {
 
 func (t commands) tokensAdd() *cobra.Command {
 	var f tokensAddFlags
-	c := tool.Command("add --type=proxy,node,db,kube,app", "Make a join token and print the command that spends it", "tctl tokens add --type=node --name=web-1", 0,
+	c := tool.Command("add --type=proxy|node", "Make a join token and print the command that spends it", "tctl tokens add --type=node --name=web-1", 0,
 		func(ctx context.Context, _ []string) error { return t.addToken(ctx, f) })
-	c.Flags().StringSliceVar(&f.types, "type", nil, "what the host may be: proxy, node, db, kube, app")
+	c.Flags().StringSliceVar(&f.types, "type", nil, "what the host may be: proxy, node")
 	c.Flags().StringVar(&f.name, "name", "", "the name that the host will have")
 	c.Flags().DurationVar(&f.ttl, "ttl", time.Hour, "how long the token lives")
 	tool.FormatFlag(c, &f.format)
@@ -41,11 +42,14 @@ func (t commands) tokensAdd() *cobra.Command {
 
 func (t commands) addToken(ctx context.Context, f tokensAddFlags) error {
 	if len(f.types) == 0 {
-		return console.Usagef("--type must be set: tokens add --type=node")
+		return console.Usagef("--type must be set: tctl tokens add --type=node")
 	}
 	for _, r := range f.types {
 		if _, ok := identity.ParseHostRole(r); !ok {
 			return console.Usagef("--type: %q is none of proxy, node, db, kube, app", r)
+		}
+		if r != string(identity.RoleProxy) && r != string(identity.RoleNode) {
+			return fault.New(fault.Unsupported, "--type: %s is not enforced by this build", r)
 		}
 	}
 	if f.ttl < time.Second {

@@ -28,7 +28,7 @@ func Commands(run *tool.Tool) []*cobra.Command {
 type commands struct{ *tool.Tool }
 
 func (t commands) users() *cobra.Command {
-	return tool.Group("users", "People who may log in", "tctl users add alice --roles=access --logins=root,ubuntu",
+	return console.Group("users", "People who may log in", "tctl users add alice --roles=access --logins=root,ubuntu",
 		t.usersAdd(), t.usersList(), t.usersRemove(), t.usersReset())
 }
 
@@ -60,7 +60,7 @@ func (t commands) usersAdd() *cobra.Command {
 
 func (t commands) addUser(ctx context.Context, name string, f *usersAddFlags) error {
 	if len(f.roles) == 0 {
-		return console.Usagef("--roles must be set: users add %s --roles=access", name)
+		return console.Usagef("--roles must be set: tctl users add %s --roles=access", name)
 	}
 	a := &identity.Account{Name: name, Kind: identity.Human, Roles: f.roles, Traits: map[string][]string{}}
 	for trait, values := range f.traits {

@@ -3,7 +3,9 @@ package resource
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
@@ -47,7 +49,7 @@ func (t commands) editOne(ctx context.Context, kind manifest.Kind, name string) 
 	if err := manifest.WriteYAML(&text, raw); err != nil {
 		return err
 	}
-	path, edited, err := t.editor(ctx, kind, text.Bytes())
+	path, edited, err := t.editor(ctx, kind, string(kind)+"/"+name, text.Bytes())
 	if err != nil {
 		return err
 	}
@@ -98,7 +100,7 @@ func kept(err error, path string) error {
 }
 
 // editor opens an editor on the text and returns what became of it, and the file that holds it.
-func (t commands) editor(ctx context.Context, kind manifest.Kind, text []byte) (string, []byte, error) {
+func (t commands) editor(ctx context.Context, kind manifest.Kind, ref string, text []byte) (string, []byte, error) {
 	f, err := os.CreateTemp("", "tctl-"+string(kind)+"-*.yaml")
 	if err != nil {
 		return "", nil, err
@@ -114,10 +116,18 @@ func (t commands) editor(ctx context.Context, kind manifest.Kind, text []byte) (
 	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], f.Name())...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.In, t.Out, t.Err
 	if err := cmd.Run(); err != nil {
-		return "", nil, kept(fault.New(fault.Unavailable, "the editor %q failed: %v", argv[0], err).WithFix("set EDITOR"), f.Name())
+		return "", nil, kept(fault.New(fault.Unavailable, "the editor %q failed: %v", argv[0], innermost(err)).WithFix("EDITOR=vi tctl edit %s", ref), f.Name())
 	}
 	edited, err := os.ReadFile(f.Name())
 	return f.Name(), edited, err
+}
+
+// innermost is what the system said of a program that did not start; of one that failed, its exit status.
+func innermost(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // editorCommand is $VISUAL, $EDITOR, else vi (notepad on Windows), with arguments where it has any.

@@ -31,6 +31,9 @@ func (t commands) get() *cobra.Command {
 			return err
 		}
 		_, name, _ := manifest.ParseRef(args[0])
+		if len(list) == 0 {
+			fmt.Fprintln(t.Err, "No resources found")
+		}
 		return t.printResources(format, list, len(args) == 1 && name != "")
 	})
 	tool.FormatFlag(c, &format)

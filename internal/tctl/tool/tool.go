@@ -50,19 +50,6 @@ func (t *Tool) PrintChain(err error) {
 	}
 }
 
-// Group is a command that is nothing but its subcommands.
-func Group(use, short, example string, sub ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Example: "  " + example}
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return console.Usagef("unknown command %q for %q", args[0], cmd.CommandPath())
-		}
-		return cmd.Help()
-	}
-	c.AddCommand(sub...)
-	return c
-}
-
 // Action is what a command does with its arguments.
 type Action func(ctx context.Context, args []string) error
 
@@ -83,14 +70,6 @@ func Command(use, short, example string, takes int, do Action) *cobra.Command {
 // FormatFlag adds --format to a listing.
 func FormatFlag(c *cobra.Command, f *console.Format) {
 	c.Flags().StringVar((*string)(f), "format", "text", "text, json or yaml")
-	inner := c.RunE
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		switch *f {
-		case "text", "json", "yaml":
-			return inner(cmd, args)
-		}
-		return console.Usagef("--format: %q is none of text, json, yaml", string(*f))
-	}
 }
 
 // Or is s, or something else where it is empty.
