@@ -255,17 +255,23 @@ func (s *Service) Status(ctx context.Context) (State, error) {
 	set := picture.Settings
 	st := State{Cluster: s.CA.Cluster(), Pin: ca.Pin(p.TLSHost), Mode: set.DeviceTrust.Mode, Factors: set.SecondFactors, Locking: set.LockingMode,
 		Counts: map[string]uint64{"roles": uint64(len(picture.Roles)), "locks": uint64(len(picture.Locks)), "hosts": uint64(len(picture.Servers))}}
-	demands := set.DeviceTrust.Mode.Demands()
+	var demand []string // who requires a device
+	if set.DeviceTrust.Mode.Demands() {
+		demand = append(demand, "the cluster's mode")
+	}
 	for name, r := range picture.Roles {
 		o := r.Options()
-		demands = demands || o.DeviceTrustMode.Demands() || o.DeviceRequirements != nil
+		if o.DeviceTrustMode.Demands() || o.DeviceRequirements != nil {
+			demand = append(demand, "role "+name)
+		}
 		if o.Lock == "best_effort" {
 			st.Warnings = append(st.Warnings, fmt.Sprintf("role %q sets lock: best_effort: its sessions live on while agents do not hear from auth", name))
 		}
 	}
 	slices.Sort(st.Warnings)
-	if demands && len(set.DeviceTrust.EKCertAllowedCAs) == 0 {
-		st.Warnings = append(st.Warnings, "a trusted device is required and no EK authority is listed (device_trust.ekcert_allowed_cas): a software TPM would enroll")
+	slices.Sort(demand)
+	if len(demand) > 0 && len(set.DeviceTrust.EKCertAllowedCAs) == 0 {
+		st.Warnings = append(st.Warnings, fmt.Sprintf("a trusted device is required (by %s) and no EK authority is listed (device_trust.ekcert_allowed_cas): a software TPM would enroll", strings.Join(demand, ", ")))
 	}
 	if len(set.SecondFactors) == 0 {
 		st.Warnings = append(st.Warnings, "second factors are off: a password alone logs in")

@@ -96,6 +96,9 @@ func where(s, login, user string) (string, string, error) {
 // dial opens an SSH session with a node: one stream through the proxy, one signature.
 func (a *app) dial(ctx context.Context, s *state, login, host string) (*session.Client, error) {
 	conn, err := s.address.Stream(ctx, tunnel.Dial{Target: host, Door: tunnel.DoorSSH, Ticket: s.login.DialTicket})
+	if fault.Because(err, "locked") { // the proxy's word, worded as the node's would be
+		return nil, &session.Refused{Lines: fault.Of(err).Lines()}
+	}
 	if err != nil {
 		return nil, err
 	}
