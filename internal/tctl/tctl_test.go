@@ -123,7 +123,7 @@ func TestStatus(t *testing.T) {
 	w := newWorld(t)
 	r := w.run("", "status")
 	has(t, r.out, "Cluster:        example.com\n", "CA pin:         sha256:", "Device trust:   optional\n", "Second factors: otp\n")
-	has(t, r.err, "WARNING: a trusted device is required and no EK authority is listed")
+	has(t, r.err, "WARNING: a trusted device is required (by role require-trusted-device) and no EK authority is listed")
 	r = w.run("", "status", "--format=json")
 	var st struct {
 		CAPin    string   `json:"ca_pin"`
