@@ -114,18 +114,28 @@ func (d *daemon) start() error {
 // run runs a part until the daemon ends; a part that fails ends the daemon.
 func (d *daemon) run(name string, f func(ctx context.Context) error) {
 	d.group.Go(func() error {
-		err := f(d.ctx)
-		switch {
-		case err == nil || d.ctx.Err() != nil:
-			return nil
-		case d.auth != nil && fault.Because(err, "host_removed"):
-			// An administrator took this part out of the cluster; auth, in the same process, goes on.
-			d.Log.Error("a part of this process was removed from the cluster and stops", "part", name, "err", err)
-			return nil
+		for {
+			err := f(d.ctx)
+			if err == nil || d.ctx.Err() != nil {
+				return nil
+			}
+			if d.auth == nil || !fault.Because(err, "host_removed") {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			// An administrator locked this part out of the cluster, or removed it; auth, in the same process, goes on,
+			// and the part comes back when the lock is lifted.
+			d.Log.Error("a part of this process is locked out of the cluster", "part", name, "err", err)
+			select {
+			case <-time.After(lockedPause):
+			case <-d.ctx.Done():
+				return nil
+			}
 		}
-		return fmt.Errorf("%s: %w", name, err)
 	})
 }
+
+// lockedPause is how often a part that is locked out tries again.
+const lockedPause = 2 * time.Second
 
 // listen binds an address; one that is taken is said in words.
 func listen(addr, flag string) (net.Listener, error) {
