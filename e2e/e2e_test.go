@@ -23,7 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sallyport/sallyport/internal/console"
-	"github.com/sallyport/sallyport/internal/daemon"
+	"github.com/sallyport/sallyport/internal/daemon/command"
 	"github.com/sallyport/sallyport/internal/login"
 	"github.com/sallyport/sallyport/internal/quickstart"
 	"github.com/sallyport/sallyport/internal/swtpm"
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 			fmt.Println(login.OTP(otpSecret(string(raw)), time.Now()))
 		},
 		"sallyport": program(func(ctx context.Context, s console.Streams) int {
-			return daemon.Main(ctx, s, os.Args[1:], quickstart.Command(s))
+			return command.Main(ctx, s, os.Args[1:], quickstart.Command(s))
 		}),
 	})
 }

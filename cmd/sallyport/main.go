@@ -8,14 +8,14 @@ import (
 	"syscall"
 
 	"github.com/sallyport/sallyport/internal/console"
-	"github.com/sallyport/sallyport/internal/daemon"
+	"github.com/sallyport/sallyport/internal/daemon/command"
 	"github.com/sallyport/sallyport/internal/quickstart"
 )
 
 func main() {
 	s := console.Standard()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := daemon.Main(ctx, s, os.Args[1:], quickstart.Command(s))
+	code := command.Main(ctx, s, os.Args[1:], quickstart.Command(s))
 	stop()
 	os.Exit(code)
 }

@@ -8,8 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -17,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/sallyport/sallyport/internal/adminsocket"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -128,7 +127,8 @@ func (d *daemon) serveAuth(a *authPart) error {
 	}
 	d.state.Auth, d.state.Cluster, d.state.CAPin = l.Addr().String(), a.host.Cluster, ca.Pin(a.public.TLSHost)
 	d.run("auth", func(ctx context.Context) error { return server.ServeLink(ctx, l) })
-	socket, err := d.adminSocket()
+	d.state.Socket = filepath.Join(d.Config.DataDir, "admin.sock")
+	socket, err := adminsocket.Listen(d.state.Socket)
 	if err != nil {
 		return err
 	}
@@ -198,39 +198,6 @@ func (d *daemon) signHeads(ctx context.Context, a *authPart) error {
 			return nil
 		case <-tick.C:
 		}
-	}
-}
-
-// adminSocket listens on DATA_DIR/admin.sock for this user alone.
-func (d *daemon) adminSocket() (net.Listener, error) {
-	path := filepath.Join(d.Config.DataDir, "admin.sock")
-	d.state.Socket = path
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	old := umask(0o177)
-	l, err := net.Listen("unix", path)
-	umask(old)
-	if err != nil {
-		return nil, fault.New(fault.Unavailable, "cannot make the admin socket %s", path).WithCause("%v", err).WithFix("sallyport start --data-dir=DIR")
-	}
-	return &ownOnly{l}, os.Chmod(path, 0o600)
-}
-
-// ownOnly lets in whom the kernel says is this user, or root.
-type ownOnly struct{ net.Listener }
-
-// Accept is of net.Listener.
-func (l *ownOnly) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if uid, err := peerUID(c); err == nil && (uid == os.Getuid() || uid == 0) {
-			return c, nil
-		}
-		c.Close()
 	}
 }
 

@@ -1,36 +1,10 @@
 package daemon
 
 import (
-	"errors"
-	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// peerUID is who is on the other end of a unix socket, as the kernel says.
-func peerUID(c net.Conn) (int, error) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0, errors.New("not a unix socket")
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var sockErr error
-	if err := raw.Control(func(fd uintptr) { cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return 0, err
-	}
-	if sockErr != nil {
-		return 0, sockErr
-	}
-	return int(cred.Uid), nil
-}
-
-// umask sets the file mode mask and returns the one before.
-func umask(mask int) int { return unix.Umask(mask) }
 
 // bootTime is a clock that counts suspend (CLOCK_BOOTTIME).
 func bootTime() time.Duration {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/client"
@@ -39,8 +38,8 @@ func (d *daemon) startProxy() error {
 	if err != nil {
 		return err
 	}
-	link := &link{addr: addr, member: m, log: d.Log, up: make(chan struct{})}
-	d.run("link to auth", link.run)
+	link := proxy.NewLink(addr, m.Certificate, d.Log)
+	d.run("link to auth", link.Run)
 	calls := addr.CallOver(func(ctx context.Context) (net.Conn, error) {
 		return link.Open(ctx, tunnel.Header{Door: tunnel.DoorRPC})
 	}, m.Certificate)
@@ -97,82 +96,6 @@ func (d *daemon) keepHeads(role identity.HostRole) func([]byte) {
 	return func(raw []byte) {
 		if err := writeFile(file, raw); err != nil {
 			d.Log.Warn("audit heads were not kept", "err", err)
-		}
-	}
-}
-
-// link is a proxy's connection to auth, kept up.
-type link struct {
-	addr   client.Address
-	member *member
-	log    interface{ Warn(string, ...any) }
-
-	mu  sync.Mutex
-	mux *tunnel.Tunnel // guarded by mu; nil while there is none
-	up  chan struct{}  // guarded by mu; closed once there is one
-}
-
-func (l *link) run(ctx context.Context) error {
-	pause := 50 * time.Millisecond
-	for ctx.Err() == nil {
-		mux, err := l.addr.Link(ctx, l.member.Certificate())
-		if err != nil {
-			l.log.Warn("auth cannot be reached", "err", err)
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-			}
-			pause = min(2*pause, 5*time.Second)
-			continue
-		}
-		pause = 50 * time.Millisecond
-		l.set(mux)
-		stop := context.AfterFunc(ctx, func() { mux.Close() })
-		// Auth opens no streams of its own.
-		_ = mux.Serve(func(s *tunnel.Stream) { s.Close() })
-		stop()
-		mux.Close()
-		l.set(nil)
-	}
-	return nil
-}
-
-func (l *link) set(m *tunnel.Tunnel) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mux = m
-	if m != nil {
-		close(l.up)
-		return
-	}
-	l.up = make(chan struct{})
-}
-
-// Open waits shortly for the link and opens a stream.
-func (l *link) Open(ctx context.Context, h tunnel.Header) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	for {
-		l.mu.Lock()
-		mux, up := l.mux, l.up
-		l.mu.Unlock()
-		if mux != nil {
-			c, err := mux.Open(ctx, h)
-			if err == nil {
-				return c, nil
-			}
-			select {
-			case <-mux.Done(): // it broke: wait for the next one
-				up = make(chan struct{})
-				time.AfterFunc(50*time.Millisecond, func() { close(up) })
-			default:
-				return nil, err
-			}
-		}
-		select {
-		case <-up:
-		case <-ctx.Done():
-			return nil, fault.New(fault.Unavailable, "the auth server cannot be reached").WithReason("no_auth")
 		}
 	}
 }

@@ -1,4 +1,5 @@
-package daemon
+// Package command is the daemon's command lines.
+package command
 
 import (
 	"bytes"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/daemon"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/shell"
 )
@@ -156,12 +158,12 @@ func runStart(ctx context.Context, s console.Streams, f startFlags, debug bool) 
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: level}))
-	return Run(ctx, Options{Config: c, ApplyConfig: f.applyConfig, Executable: self, Out: s.Out, Log: log,
-		Ready: func(st State) { announce(s, c, st) }})
+	return daemon.Run(ctx, daemon.Options{Config: c, ApplyConfig: f.applyConfig, Executable: self, Out: s.Out, Log: log,
+		Ready: func(st daemon.State) { announce(s, c, st) }})
 }
 
 // announce prints where the server listens, the CA pin, and the next command.
-func announce(s console.Streams, c config.Config, st State) {
+func announce(s console.Streams, c config.Config, st daemon.State) {
 	fmt.Fprintf(s.Out, "Sallyport is up: cluster %s\n", st.Cluster)
 	if c.Proxy != nil {
 		fmt.Fprintf(s.Out, "  public port  %s (people type %s)\n", st.Listen, st.Proxy)
