@@ -23,7 +23,7 @@ var floors = [][]string{
 	1: {"access", "attestation", "ceremony", "manifest", "recording", "wire", "config",
 		"dbwire/postgres", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
 	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/enclave", "hwkey/software", "hwkey/local",
-		"tunnel", "turnstile", "adminsocket", "profile", "shell", "hostinfo", "console", "transfer"}, // 2a: hold state, know no use case
+		"tunnel", "turnstile", "adminsocket", "outbound", "profile", "shell", "hostinfo", "console", "transfer"}, // 2a: hold state, know no use case
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                     // 2b: engines that may use 2a
 	4: {"login", "trust", "membership", "roster", "client", "client/member", "gate"},                                           // 3: use cases
 	5: {"rpc", "proxy", "node", "database", "kube", "app", "web", "session", "listener", "sshagent"},                           // 4: doors

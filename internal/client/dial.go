@@ -2,12 +2,10 @@
 package client
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -15,19 +13,17 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
-
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/outbound"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
 // dialTime bounds reaching a server, TLS included.
-const dialTime = 20 * time.Second
+const dialTime = outbound.Time
 
 // Address is a way to a cluster, after the first contact: HOST:PORT of a proxy (or of auth itself) and the authority
 // that every host certificate is verified against, and nothing else.
@@ -35,66 +31,6 @@ type Address struct {
 	Addr      string
 	Cluster   string
 	Authority *x509.Certificate
-}
-
-// dialTCP connects, through HTTPS_PROXY where NO_PROXY does not name the host.
-func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTime}
-	via, err := httpproxy.FromEnvironment().ProxyFunc()(&url.URL{Scheme: "https", Host: addr})
-	if err != nil || (via != nil && via.Hostname() == "") { // its text may hold the proxy's password
-		return nil, fault.New(fault.Invalid, "HTTPS_PROXY is no URL of a proxy").WithReason("http_proxy").WithFix("HTTPS_PROXY=http://HOST:PORT")
-	}
-	if via != nil && via.Scheme != "http" { // nothing is said in the clear to a proxy that is to be spoken to otherwise
-		return nil, fault.New(fault.Unsupported, "HTTPS_PROXY: a proxy of scheme %q is not supported", via.Scheme).WithReason("http_proxy").
-			WithFix("HTTPS_PROXY=http://HOST:PORT")
-	}
-	if via == nil {
-		conn, err := d.DialContext(ctx, "tcp", addr)
-		if err != nil {
-			return nil, unreachable(addr, err)
-		}
-		return conn, nil
-	}
-	hop := via.Host
-	if via.Port() == "" {
-		hop = net.JoinHostPort(via.Hostname(), "8080")
-	}
-	conn, err := d.DialContext(ctx, "tcp", hop)
-	if err != nil {
-		return nil, unreachable(hop, err).WithCause("it is the HTTPS_PROXY of this environment: %v", errors.Unwrap(err))
-	}
-	if err := connectVia(conn, via, addr); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// connectVia asks an HTTP proxy for a tunnel (RFC 9110 section 9.3.6).
-func connectVia(conn net.Conn, via *url.URL, addr string) error {
-	_ = conn.SetDeadline(time.Now().Add(dialTime))
-	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: addr}, Host: addr, Header: http.Header{}}
-	if u := via.User; u != nil {
-		password, _ := u.Password()
-		req.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
-	}
-	if err := req.Write(conn); err != nil {
-		return unreachable(addr, err)
-	}
-	r := bufio.NewReaderSize(conn, 1)
-	res, err := http.ReadResponse(r, req)
-	if err != nil {
-		return unreachable(addr, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		return fault.New(fault.Unavailable, "the HTTP proxy %s refused a connection to %s: %s", via.Host, addr, res.Status).WithReason("http_proxy")
-	}
-	return conn.SetDeadline(time.Time{})
-}
-
-func unreachable(addr string, err error) *fault.Error {
-	return fault.New(fault.Unavailable, "cannot reach %s", addr).WithReason("unreachable").
-		WithCause("%s", strings.TrimPrefix(err.Error(), "dial tcp ")).Wrapping(err)
 }
 
 // wanted is a TLS connection inside the cluster: to which role, by which protocol, with which client certificate.
@@ -109,7 +45,7 @@ type wanted struct {
 func (a Address) tls(ctx context.Context, w wanted) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	raw, err := dialTCP(ctx, a.Addr)
+	raw, err := outbound.Dial(ctx, a.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +116,7 @@ func (a Address) explain(err error) error {
 		return fault.New(fault.Unavailable, "%s does not serve cluster %s", a.Addr, a.Cluster).WithReason("other_cluster").Wrapping(err).
 			WithFix("tsh login --proxy=HOST:PORT")
 	}
-	return unreachable(a.Addr, err)
+	return outbound.Unreachable(a.Addr, err)
 }
 
 // ClockFault says by how much this clock is off, or that a certificate is over.
@@ -210,7 +146,7 @@ func (a Address) Stream(ctx context.Context, d tunnel.Dial) (net.Conn, error) {
 	if err == nil {
 		err = st.Err()
 	} else {
-		err = unreachable(a.Addr, err)
+		err = outbound.Unreachable(a.Addr, err)
 	}
 	if err != nil {
 		conn.Close()
@@ -232,7 +168,7 @@ func FirstContact(ctx context.Context, addr string, pins []string, insecure bool
 	var systemErr error
 	transport := &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			raw, err := dialTCP(ctx, addr)
+			raw, err := outbound.Dial(ctx, addr)
 			if err != nil {
 				return nil, err
 			}
@@ -280,7 +216,7 @@ func fetchAuthority(ctx context.Context, t *http.Transport, addr string) (*x509.
 		if errors.As(err, &f) {
 			return nil, f
 		}
-		return nil, unreachable(addr, err)
+		return nil, outbound.Unreachable(addr, err)
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))

@@ -22,6 +22,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/outbound"
 )
 
 // authority is a cluster's, of the test's own.
@@ -189,7 +190,7 @@ func TestHTTPProxy(t *testing.T) {
 	}()
 	t.Setenv("NO_PROXY", "direct.example.com")
 	t.Setenv("HTTPS_PROXY", "http://me:topsecret@"+l.Addr().String())
-	conn, err := dialTCP(t.Context(), "proxy.example.com:3080")
+	conn, err := outbound.Dial(t.Context(), "proxy.example.com:3080")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,12 +200,12 @@ func TestHTTPProxy(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // nothing is looked up; the error is that of a direct connection
-	if _, err := dialTCP(ctx, "direct.example.com:3080"); !fault.Because(err, "unreachable") || strings.Contains(fault.Of(err).Cause, "HTTPS_PROXY") {
+	if _, err := outbound.Dial(ctx, "direct.example.com:3080"); !fault.Because(err, "unreachable") || strings.Contains(fault.Of(err).Cause, "HTTPS_PROXY") {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{"https://me:topsecret@" + l.Addr().String(), "socks5://me:topsecret@" + l.Addr().String(), "://me:topsecret@h", "http://me:top%zzsecret@h:1/"} {
 		t.Setenv("HTTPS_PROXY", bad)
-		_, err := dialTCP(t.Context(), "proxy.example.com:3080")
+		_, err := outbound.Dial(t.Context(), "proxy.example.com:3080")
 		if !strings.Contains(bad, "%zz") && !fault.Because(err, "http_proxy") || err == nil || strings.Contains(fault.Of(err).Lines()+err.Error(), "topsecret") {
 			t.Errorf("%v", err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/outbound"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
@@ -50,7 +51,7 @@ func (a Address) Link(ctx context.Context, cert *tls.Certificate) (*tunnel.Tunne
 func FirstAuth(ctx context.Context, addr string, pins []string) (*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	raw, err := dialTCP(ctx, addr)
+	raw, err := outbound.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +67,7 @@ func FirstAuth(ctx context.Context, addr string, pins []string) (*x509.Certifica
 		if errors.As(err, &f) {
 			return nil, f
 		}
-		return nil, unreachable(addr, err)
+		return nil, outbound.Unreachable(addr, err)
 	}
 	if !last.IsCA || last.Subject.CommonName == "" {
 		return nil, fault.New(fault.Unavailable, "%s shows no authority", addr).WithReason("no_auth")
