@@ -5,6 +5,9 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
+
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // predicate is a compiled `where`. A nil program never holds for an allow side and always for a deny side.
@@ -73,4 +76,30 @@ func (p *predicate) holds(in *Input, otherwise bool) bool {
 		return otherwise
 	}
 	return b
+}
+
+// Query is a predicate over what a listing shows, `resource.name` and `resource.labels`, that a person asks with. It
+// narrows a listing and never widens it; what it cannot be asked of does not match.
+type Query struct{ predicate *predicate }
+
+// ParseQuery compiles a query; an empty one matches everything.
+func ParseQuery(text string) (Query, error) {
+	if text == "" {
+		return Query{}, nil
+	}
+	p, err := compilePredicate(text)
+	return Query{p}, err
+}
+
+// Matches reports whether the query holds for a target.
+func (q Query) Matches(t target.Target) bool {
+	if q.predicate == nil {
+		return true
+	}
+	labels := map[string]any{}
+	for k, v := range t.Labels {
+		labels[k] = v
+	}
+	t.Object = map[string]any{"kind": string(t.Kind), "name": t.Name, "id": t.ID, "labels": labels}
+	return q.predicate.holds(&Input{Identity: &identity.User{}, Target: t}, false)
 }

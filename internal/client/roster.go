@@ -131,12 +131,12 @@ type Target struct {
 	Labels label.Set `json:"labels"`
 }
 
-// Targets lists what the caller may reach of a kind.
-func (c *Cluster) Targets(ctx context.Context, kind string) ([]Target, error) {
+// Targets lists what the caller may reach of a kind and a query (CEL, empty for all) matches.
+func (c *Cluster) Targets(ctx context.Context, kind, query string) ([]Target, error) {
 	out := []Target{}
 	after := ""
 	for {
-		r, err := c.roster.ListTargets(ctx, connect.NewRequest(&pb.ListTargetsRequest{Kind: kind, After: after}))
+		r, err := c.roster.ListTargets(ctx, connect.NewRequest(&pb.ListTargetsRequest{Kind: kind, Query: query, After: after}))
 		if err != nil {
 			return nil, err
 		}

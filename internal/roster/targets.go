@@ -71,12 +71,26 @@ func Target(srv *identity.Server) target.Target {
 	return target.Target{Kind: target.Node, ID: srv.ID, Name: name, Labels: srv.Labels}
 }
 
-// Targets lists what the caller may reach of a kind, by name.
-func (s *Service) Targets(_ context.Context, from identity.Caller, kind target.Kind, after string, limit int) ([]target.Target, string, error) {
+// Listing asks for a page of targets: of a kind, that a query matches, behind a name.
+type Listing struct {
+	Kind  target.Kind
+	Query string
+	After string
+	Limit int
+}
+
+// Targets lists what the caller may reach, by name.
+func (s *Service) Targets(_ context.Context, from identity.Caller, l Listing) ([]target.Target, string, error) {
+	after, limit := l.After, l.Limit
 	if limit <= 0 || limit > 1000 {
 		limit = 1000
 	}
-	if kind != target.Node {
+	query, err := access.ParseQuery(l.Query)
+	if err != nil {
+		return nil, "", fault.New(fault.Invalid, "--query: %v", err).WithReason("bad_query").
+			WithFix("tsh ls --query='resource.labels.env == \"prod\"'")
+	}
+	if l.Kind != target.Node {
 		return nil, "", nil
 	}
 	picture, _ := s.Pictures.Current()
@@ -92,7 +106,9 @@ func (s *Service) Targets(_ context.Context, from identity.Caller, kind target.K
 				continue
 			}
 		}
-		out = append(out, t)
+		if query.Matches(t) {
+			out = append(out, t)
+		}
 	}
 	key := func(t target.Target) string { return t.Name + "\x00" + t.ID }
 	slices.SortFunc(out, func(a, b target.Target) int { return strings.Compare(key(a), key(b)) })

@@ -157,7 +157,7 @@ func (h *rosterHandler) CreateToken(ctx context.Context, r *connect.Request[pb.C
 }
 
 func (h *rosterHandler) ListTargets(ctx context.Context, r *connect.Request[pb.ListTargetsRequest]) (*connect.Response[pb.ListTargetsResponse], error) {
-	list, next, err := h.s.use.Roster.Targets(ctx, caller(ctx), target.Kind(r.Msg.Kind), r.Msg.After, int(r.Msg.Limit))
+	list, next, err := h.s.use.Roster.Targets(ctx, caller(ctx), roster.Listing{Kind: target.Kind(r.Msg.Kind), Query: r.Msg.Query, After: r.Msg.After, Limit: int(r.Msg.Limit)})
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func (a *app) configCommand() *cobra.Command {
 			}
 			c := s.call()
 			defer c.Close()
-			list, err := c.Targets(cmd.Context(), "node")
+			list, err := c.Targets(cmd.Context(), "node", "")
 			if err != nil {
 				return err
 			}

@@ -121,6 +121,7 @@ func spell(d time.Duration) string {
 type lsFlags struct {
 	verbose bool
 	search  string
+	query   string
 	format  string
 }
 
@@ -129,6 +130,7 @@ func (a *app) lsCommand() *cobra.Command {
 	c := &cobra.Command{Use: "ls [label=value…]", Short: "List the nodes that you may reach", Example: "  tsh ls\n  tsh ls env=prod --format=json",
 		RunE: func(cmd *cobra.Command, args []string) error { return a.ls(cmd, f, args) }}
 	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "show ids")
+	c.Flags().StringVar(&f.query, "query", "", `show nodes for which this holds, such as: resource.labels.env == "prod" && resource.name.startsWith("web")`)
 	c.Flags().StringVar(&f.search, "search", "", "show nodes whose name or labels hold every one of these words (comma-separated)")
 	c.Flags().StringVar(&f.format, "format", "text", "text, json or yaml")
 	return c
@@ -149,7 +151,7 @@ func (a *app) ls(cmd *cobra.Command, f lsFlags, args []string) error {
 	}
 	c := s.call()
 	defer c.Close()
-	list, err := c.Targets(cmd.Context(), "node")
+	list, err := c.Targets(cmd.Context(), "node", f.query)
 	if err != nil {
 		return err
 	}
