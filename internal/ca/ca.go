@@ -7,10 +7,8 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"fmt"
 	"math/big"
 	"time"
@@ -57,17 +55,6 @@ type Public struct {
 
 // Cluster is the name of the cluster that this issues for.
 func (c *CA) Cluster() string { return c.cluster }
-
-// PinHash is the SHA-256 over a TLS host authority's SPKI.
-func PinHash(authority *x509.Certificate) []byte {
-	sum := sha256.Sum256(authority.RawSubjectPublicKeyInfo)
-	return sum[:]
-}
-
-// Pin is the CA pin of a TLS host authority: `sha256:` and the hex of SHA-256 over its SPKI.
-func Pin(authority *x509.Certificate) string {
-	return "sha256:" + hex.EncodeToString(PinHash(authority))
-}
 
 // Public gives the public halves, making the keys at the first call.
 func (c *CA) Public(ctx context.Context) (Public, error) {

@@ -3,10 +3,8 @@ package client
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -16,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/outbound"
@@ -201,8 +200,8 @@ func FirstContact(ctx context.Context, addr string, pins []string, insecure bool
 		return cert, nil
 	}
 	return cert, fault.New(fault.Unauthenticated, "the server at %s is not known, and its certificate does not verify", addr).
-		WithReason("first_contact").WithCause("its CA pin is %s", Pin(cert)).
-		WithFix("compare the pin with `tctl status` on the server, then: tsh login --proxy=%s --ca-pin=%s", addr, Pin(cert))
+		WithReason("first_contact").WithCause("its CA pin is %s", cluster.Pin(cert)).
+		WithFix("compare the pin with `tctl status` on the server, then: tsh login --proxy=%s --ca-pin=%s", addr, cluster.Pin(cert))
 }
 
 func fetchAuthority(ctx context.Context, t *http.Transport, addr string) (*x509.Certificate, error) {
@@ -231,15 +230,9 @@ func fetchAuthority(ctx context.Context, t *http.Transport, addr string) (*x509.
 	return cert, nil
 }
 
-// Pin is the CA pin of an authority.
-func Pin(authority *x509.Certificate) string {
-	sum := sha256.Sum256(authority.RawSubjectPublicKeyInfo)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
 // MatchPin refuses an authority that no pin names.
 func MatchPin(authority *x509.Certificate, pins []string) error {
-	have := Pin(authority)
+	have := cluster.Pin(authority)
 	for _, p := range pins {
 		if strings.EqualFold(strings.TrimSpace(p), have) {
 			return nil

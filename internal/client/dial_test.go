@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/outbound"
@@ -152,9 +153,9 @@ func TestFirstContact(t *testing.T) {
 		insecure bool
 		reason   string
 	}{
-		{"the pin", []string{Pin(other.cert), " " + strings.ToUpper(Pin(own.cert))}, false, ""},
-		{"another pin", []string{Pin(other.cert)}, false, "pin_mismatch"},
-		{"another pin, insecure", []string{Pin(other.cert)}, true, "pin_mismatch"},
+		{"the pin", []string{cluster.Pin(other.cert), " " + strings.ToUpper(cluster.Pin(own.cert))}, false, ""},
+		{"another pin", []string{cluster.Pin(other.cert)}, false, "pin_mismatch"},
+		{"another pin, insecure", []string{cluster.Pin(other.cert)}, true, "pin_mismatch"},
 		{"insecure", nil, true, ""},
 		{"neither", nil, false, "first_contact"},
 	} {

@@ -105,8 +105,7 @@ func (a Address) Login(ctx context.Context, c *Cluster, req LoginRequest, person
 	if err != nil {
 		return Certificates{}, err
 	}
-	pin := sha256.Sum256(a.Authority.RawSubjectPublicKeyInfo)
-	l := &loginCall{stream: c.login.Login(ctx), req: req, person: person, pin: pin[:]}
+	l := &loginCall{stream: c.login.Login(ctx), req: req, person: person, pin: cluster.PinHash(a.Authority)}
 	defer func() {
 		_ = l.stream.CloseRequest()
 		_ = l.stream.CloseResponse()

@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/sallyport/sallyport/api/sallyport/v1"
 	"github.com/sallyport/sallyport/internal/ceremony"
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/manifest"
@@ -42,8 +43,8 @@ func (a Address) Enroll(ctx context.Context, c *Cluster, req EnrollRequest) (cer
 	if err != nil {
 		return ceremony.Welcome{}, err
 	}
-	pin, shown := sha256.Sum256(a.Authority.RawSubjectPublicKeyInfo), sha256.Sum256(req.Certificate)
-	prover, err := ceremony.NewProver(ceremony.Binding{Purpose: ceremony.Enroll, ClusterCA: pin[:], User: req.User, Upgraded: shown[:], SessionKey: spki}, req.Key)
+	shown := sha256.Sum256(req.Certificate)
+	prover, err := ceremony.NewProver(ceremony.Binding{Purpose: ceremony.Enroll, ClusterCA: cluster.PinHash(a.Authority), User: req.User, Upgraded: shown[:], SessionKey: spki}, req.Key)
 	if err != nil {
 		return ceremony.Welcome{}, err
 	}

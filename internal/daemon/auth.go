@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/internal/adminsocket"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/inventory"
@@ -114,7 +115,7 @@ func (d *daemon) serveAuth(a *authPart) error {
 	people := &login.Service{Records: a.records, CA: a.ca, Audit: a.log, Pictures: a.feed, Passwords: login.NewPasswords(),
 		Throttle: login.NewThrottle(time.Now), Now: time.Now}
 	devices := &trust.Service{Inventory: inv, Records: a.records, Audit: a.log, Pictures: a.feed, Confirm: people,
-		ClusterCA: ca.PinHash(a.public.TLSHost), Now: time.Now}
+		ClusterCA: cluster.PinHash(a.public.TLSHost), Now: time.Now}
 	people.Devices = proofs{devices}
 	a.roster = &roster.Service{Records: a.records, Inventory: inv, CA: a.ca, Audit: a.log, Pictures: a.feed, Hasher: people.Passwords,
 		Devices: devices, Now: time.Now}
@@ -125,7 +126,7 @@ func (d *daemon) serveAuth(a *authPart) error {
 	if err != nil {
 		return err
 	}
-	d.state.Auth, d.state.Cluster, d.state.CAPin = l.Addr().String(), a.host.Cluster, ca.Pin(a.public.TLSHost)
+	d.state.Auth, d.state.Cluster, d.state.CAPin = l.Addr().String(), a.host.Cluster, cluster.Pin(a.public.TLSHost)
 	d.run("auth", func(ctx context.Context) error { return server.ServeLink(ctx, l) })
 	d.state.Socket = filepath.Join(d.Config.DataDir, "admin.sock")
 	socket, err := adminsocket.Listen(d.state.Socket)

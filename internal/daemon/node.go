@@ -83,7 +83,7 @@ func (d *daemon) startNode() error {
 	if d.state.Node == "" {
 		d.state.Node = m.host().ID
 	}
-	d.state.Cluster, d.state.CAPin = addr.Cluster, client.Pin(addr.Authority)
+	d.state.Cluster, d.state.CAPin = addr.Cluster, cluster.Pin(addr.Authority)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/client"
 	hosts "github.com/sallyport/sallyport/internal/client/member"
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/membership"
@@ -54,7 +55,7 @@ func (d *daemon) startProxy() error {
 		ProxyProtocolFrom: c.ProxyProtocolFrom, Pictures: mirror, Auth: link, Log: d.Log.With("part", "proxy"), Now: time.Now})
 	d.run("proxy", func(ctx context.Context) error { return p.Serve(ctx, l) })
 	d.state.Listen, d.state.Proxy, d.state.Cluster = l.Addr().String(), public[0], addr.Cluster
-	d.state.CAPin = client.Pin(addr.Authority)
+	d.state.CAPin = cluster.Pin(addr.Authority)
 	return nil
 }
 

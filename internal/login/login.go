@@ -295,7 +295,7 @@ func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ca.PinHash(public.TLSHost), nil
+	return cluster.PinHash(public.TLSHost), nil
 }
 
 // issue signs, given that the user's record is at the revision that everything was decided by.

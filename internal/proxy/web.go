@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/cluster"
 )
 
 // reserved reports whether an SNI is a name of the cluster's own, which no browser is given.
@@ -62,7 +62,7 @@ func (p *Proxy) webHandler() http.Handler {
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, _ = w.Write([]byte("Sallyport, cluster " + p.Cluster + "\nCA pin " + ca.Pin(p.TLSHost) + "\n"))
+		_, _ = w.Write([]byte("Sallyport, cluster " + p.Cluster + "\nCA pin " + cluster.Pin(p.TLSHost) + "\n"))
 	})
 	return mux
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -269,7 +270,7 @@ func (s *Service) Status(ctx context.Context) (State, error) {
 	}
 	picture, _ := s.Pictures.Current()
 	set := picture.Settings
-	st := State{Cluster: s.CA.Cluster(), Pin: ca.Pin(p.TLSHost), Mode: set.DeviceTrust.Mode, Factors: set.SecondFactors, Locking: set.LockingMode,
+	st := State{Cluster: s.CA.Cluster(), Pin: cluster.Pin(p.TLSHost), Mode: set.DeviceTrust.Mode, Factors: set.SecondFactors, Locking: set.LockingMode,
 		Counts: map[string]uint64{"roles": uint64(len(picture.Roles)), "locks": uint64(len(picture.Locks)), "hosts": uint64(len(picture.Servers))}}
 	var demand []string // who requires a device
 	if set.DeviceTrust.Mode.Demands() {

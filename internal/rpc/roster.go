@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sallyport/sallyport/api/sallyport/v1"
-	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -34,7 +33,7 @@ func (h *rosterHandler) hint() *pb.JoinHint {
 		}
 	}
 	slices.Sort(proxies)
-	out := &pb.JoinHint{CaPin: ca.Pin(h.s.public.TLSHost)}
+	out := &pb.JoinHint{CaPin: cluster.Pin(h.s.public.TLSHost)}
 	if len(proxies) > 0 {
 		out.Proxy = proxies[0]
 	}

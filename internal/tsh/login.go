@@ -135,7 +135,7 @@ func (a *app) firstContact(ctx context.Context, f loginFlags) (*profile.Profile,
 	}
 	authority, err := client.FirstContact(ctx, proxy, f.pins, f.insecure)
 	if fault.Because(err, "first_contact") && a.Interactive() {
-		fmt.Fprintf(a.Err, "The server at %s is not known. Its CA pin is\n  %s\nCompare it with `tctl status` on the server.\n", proxy, client.Pin(authority))
+		fmt.Fprintf(a.Err, "The server at %s is not known. Its CA pin is\n  %s\nCompare it with `tctl status` on the server.\n", proxy, cluster.Pin(authority))
 		var yes bool
 		if yes, err = a.Confirm("Do you trust it?"); err == nil && !yes {
 			err = fault.New(fault.Unauthenticated, "the server was not trusted").WithReason("first_contact")
@@ -145,9 +145,9 @@ func (a *app) firstContact(ctx context.Context, f loginFlags) (*profile.Profile,
 		return nil, err
 	}
 	if f.insecure && len(f.pins) == 0 {
-		fmt.Fprintf(a.Err, "WARNING: taking the server at %s as it is; its CA pin is %s\n", proxy, client.Pin(authority))
+		fmt.Fprintf(a.Err, "WARNING: taking the server at %s as it is; its CA pin is %s\n", proxy, cluster.Pin(authority))
 	}
-	p := &profile.Profile{Cluster: authority.Subject.CommonName, Proxy: proxy, User: f.user, Authority: authority.Raw, CAPin: client.Pin(authority)}
+	p := &profile.Profile{Cluster: authority.Subject.CommonName, Proxy: proxy, User: f.user, Authority: authority.Raw, CAPin: cluster.Pin(authority)}
 	return p, nil
 }
 
