@@ -37,6 +37,13 @@ func WhatIf(in Input) []string {
 			out = append(out, fmt.Sprintf("a login from a trusted device of level %s", l))
 		}
 	}
+	if dev := in.Identity.Device; dev != nil {
+		who, proven, on := *in.Identity, *dev, true
+		proven.Claims.SecureBoot, who.Device = &on, &proven
+		c := in
+		c.Identity = &who
+		try(c, "a login that proves Secure Boot", "")
+	}
 	if in.Identity.Device != nil {
 		who := *in.Identity
 		who.Device, who.KeyPolicy = nil, identity.KeyAnywhere

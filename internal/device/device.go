@@ -143,12 +143,9 @@ type Clock struct {
 // Data is what a device says of itself at an enrollment or login. Every claim in it is asserted unless a
 // credential's level says otherwise.
 type Data struct {
-	CollectTime        time.Time `json:"collect_time,omitzero"`
-	OSType             OS        `json:"os_type,omitempty"`
-	OSID               string    `json:"os_id,omitempty"`
-	OSVersion          string    `json:"os_version,omitempty"`
-	OSBuild            string    `json:"os_build,omitempty"`
-	OSUsername         string    `json:"os_username,omitempty"`
+	CollectTime time.Time `json:"collect_time,omitzero"`
+	OSType      OS        `json:"os_type,omitempty"`
+	System
 	SerialNumber       string    `json:"serial_number,omitempty"`
 	ModelIdentifier    string    `json:"model_identifier,omitempty"`
 	ReportedAssetTag   string    `json:"reported_asset_tag,omitempty"`
@@ -156,6 +153,14 @@ type Data struct {
 	BaseBoardSerial    string    `json:"base_board_serial_number,omitempty"`
 	TPM                *TPMInfo  `json:"tpm,omitempty"`
 	ClientVersion      string    `json:"client_version,omitempty"`
+}
+
+// System is what a device says of its operating system, and of who uses it.
+type System struct {
+	OSID       string `json:"os_id,omitempty"`
+	OSVersion  string `json:"os_version,omitempty"`
+	OSBuild    string `json:"os_build,omitempty"`
+	OSUsername string `json:"os_username,omitempty"`
 }
 
 // Device is a machine in the inventory, unique by (OSType, AssetTag), with a UUID.

@@ -56,7 +56,7 @@ func record(t *testing.T, name string, d hwkey.Device, j ceremony.Judge) (out []
 			b.Upgraded = pin[:]
 		}
 		x := exchange{prover: b, verifier: b, judge: j, intro: ceremony.Introduction{Token: "3f1c0d5e", Claims: device.Data{
-			OSType: device.Linux, OSID: "debian", OSVersion: "12"}}}
+			OSType: device.Linux, System: device.System{OSID: "debian", OSVersion: "12"}}}}
 		var a hwkey.Attestor
 		if p == ceremony.Enroll {
 			a = must(d.Enroll(k))(t)
