@@ -196,7 +196,9 @@ func TestEachUnmetDemandIsNamed(t *testing.T) {
 		{"attestation", "attestation one of [tpm_ekcert_trusted]", "tsh login", func(q *role.Requirements) { q.Attestation = []device.Level{"tpm_ekcert_trusted"} },
 			func(d *identity.Device, _ identity.KeyPolicy) bool { return d.Level == "tpm_ekcert_trusted" }},
 		{"session_key", "a session key in hardware", "tsh device enroll", func(q *role.Requirements) { q.SessionKey = "hardware" },
-			func(d *identity.Device, k identity.KeyPolicy) bool { return k == identity.KeyHardware && d.Level != "software" }},
+			func(d *identity.Device, k identity.KeyPolicy) bool {
+				return k == identity.KeyHardware && d.Level != "software"
+			}},
 		{"secure_boot", "Secure Boot", "tsh login", func(q *role.Requirements) { q.SecureBoot = true },
 			func(d *identity.Device, _ identity.KeyPolicy) bool {
 				return d.Claims.SecureBoot != nil && *d.Claims.SecureBoot

@@ -146,13 +146,13 @@ type Data struct {
 	CollectTime time.Time `json:"collect_time,omitzero"`
 	OSType      OS        `json:"os_type,omitempty"`
 	System
-	SerialNumber       string    `json:"serial_number,omitempty"`
-	ModelIdentifier    string    `json:"model_identifier,omitempty"`
-	ReportedAssetTag   string    `json:"reported_asset_tag,omitempty"`
-	SystemSerialNumber string    `json:"system_serial_number,omitempty"`
-	BaseBoardSerial    string    `json:"base_board_serial_number,omitempty"`
-	TPM                *TPMInfo  `json:"tpm,omitempty"`
-	ClientVersion      string    `json:"client_version,omitempty"`
+	SerialNumber       string   `json:"serial_number,omitempty"`
+	ModelIdentifier    string   `json:"model_identifier,omitempty"`
+	ReportedAssetTag   string   `json:"reported_asset_tag,omitempty"`
+	SystemSerialNumber string   `json:"system_serial_number,omitempty"`
+	BaseBoardSerial    string   `json:"base_board_serial_number,omitempty"`
+	TPM                *TPMInfo `json:"tpm,omitempty"`
+	ClientVersion      string   `json:"client_version,omitempty"`
 }
 
 // System is what a device says of its operating system, and of who uses it.
