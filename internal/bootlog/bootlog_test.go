@@ -253,6 +253,7 @@ func TestA42_SecureBoot(t *testing.T) {
 		{"on behind a separator called otherwise", relabelled(func(*firmware.Event) {}), "off"},
 		{"off called an action, then on and a separator", relabelled(func(e *firmware.Event) { e.Type = firmware.Action }), "off"},
 		{"off with its data hidden, then on and a separator", relabelled(func(e *firmware.Event) { e.Measured, e.Data = e.Data, []byte("x") }), ""},
+		{"off with the data of on", change(on, 1, func(e *firmware.Event) { e.Measured, e.Data = state(0).Data, state(1).Data }), ""},
 		{"off with no data, then on and a separator", relabelled(func(e *firmware.Event) { e.Measured, e.Data = e.Data, nil }), ""},
 		{"twice", insert(on, 2, state(1)), ""},
 		{"off, then on", insert(off, 2, state(1)), ""},
