@@ -20,15 +20,15 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 )
 
 // MaxLog is the longest log that is read.
-const MaxLog = 1 << 20
+const MaxLog = device.MaxEventLog
 
-// PCRs are those that are quoted, in order: 0 to 7 are the firmware's and the boot manager's, 8 and 9 the boot loader's,
-// 14 shim's. What the running system extends (10 to 13, 15) is left out: it would not replay.
-var PCRs = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14}
+// PCRs are those that are quoted, in order.
+var PCRs = device.QuotedPCRs
 
 // firmwarePCRs, 0 to 7, are those that have to replay before anything is taken from a log.
 const firmwarePCRs = 8

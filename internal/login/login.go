@@ -34,6 +34,8 @@ type Conversation interface {
 	Ask(ctx context.Context, p Prompt) (string, error)
 	// Hello asks for the first message of a device ceremony; nil and a reason mean that there is none.
 	Hello(ctx context.Context, mode string) (msg []byte, reason string, err error)
+	// Receive waits for a further message of the ceremony.
+	Receive(ctx context.Context) ([]byte, error)
 	// Exchange sends a message of the ceremony and returns the answer.
 	Exchange(ctx context.Context, msg []byte) ([]byte, error)
 	// Send sends the ceremony's last message.

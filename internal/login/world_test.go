@@ -168,6 +168,9 @@ func (c *talk) Hello(context.Context, string) ([]byte, string, error) {
 func (c *talk) Exchange(context.Context, []byte) ([]byte, error) {
 	return nil, errors.New("nobody there")
 }
+func (c *talk) Receive(context.Context) ([]byte, error) {
+	return nil, errors.New("nobody there")
+}
 func (c *talk) Send(context.Context, []byte) error { return nil }
 func (c *talk) Refuse(_ context.Context, f *fault.Error) error {
 	c.refused = f

@@ -38,7 +38,7 @@ type Registered func(ctx context.Context, now bool) error
 
 // Enroll runs one enrollment for the caller. The token is spent if and only if the device is enrolled: both are one
 // transaction.
-func (s *Service) Enroll(ctx context.Context, from identity.Caller, start EnrollStart, ready Registered, c EnrollExchanger) error {
+func (s *Service) Enroll(ctx context.Context, from identity.Caller, start EnrollStart, ready Registered, c Exchanger) error {
 	if from.User == nil {
 		return fault.New(fault.Unauthenticated, "enrolling a device needs a login").WithFix("tsh login")
 	}
@@ -69,12 +69,6 @@ func (s *Service) Enroll(ctx context.Context, from identity.Caller, start Enroll
 	return nil
 }
 
-// EnrollExchanger also receives the first message.
-type EnrollExchanger interface {
-	Exchanger
-	Receive(ctx context.Context) ([]byte, error)
-}
-
 func selfEnrollRefused(err error) error {
 	f := fault.Of(err)
 	return fault.New(fault.Denied, "you may not enroll a device without an enrollment token").WithReason(f.Reason).
@@ -86,7 +80,7 @@ type enrollment struct {
 	*Service
 	from       identity.Caller
 	start      EnrollStart
-	exchanger  EnrollExchanger
+	exchanger  Exchanger
 	before     *device.Device
 	revision   uint64
 	registered bool
@@ -218,7 +212,7 @@ func (e *enrollment) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := awaitProof.Proof(proof)
+	result, err := finish(ctx, awaitProof, proof, e.exchanger)
 	if err != nil {
 		return err
 	}

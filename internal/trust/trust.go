@@ -35,6 +35,8 @@ type Exchanger interface {
 	Exchange(ctx context.Context, msg []byte) ([]byte, error)
 	// Send sends the last message.
 	Send(ctx context.Context, msg []byte) error
+	// Receive waits for a message that nothing asked for: the first one, or the next piece of an event log.
+	Receive(ctx context.Context) ([]byte, error)
 }
 
 // Pictures gives the current picture, and waits until it holds what was written.
@@ -253,7 +255,19 @@ func prove(ctx context.Context, await *ceremony.AwaitChallenge, ask ceremony.Ask
 	if err != nil {
 		return ceremony.Result{}, err
 	}
-	return awaitProof.Proof(proof)
+	return finish(ctx, awaitProof, proof, c)
+}
+
+// finish judges a proof, and gathers the event log that follows a quote.
+func finish(ctx context.Context, await *ceremony.AwaitProof, proof []byte, c Exchanger) (ceremony.Result, error) {
+	result, log, err := await.Proof(proof)
+	for more := log != nil; more && err == nil; {
+		var piece []byte
+		if piece, err = c.Receive(ctx); err == nil {
+			result, more, err = log.Log(piece)
+		}
+	}
+	return result, err
 }
 
 // collect keeps the newest collections.
