@@ -37,6 +37,10 @@ func (p *Policy) unmet(d *identity.Device, key identity.KeyPolicy) []demand {
 	if len(q.Attestation) > 0 && !levelListed(q.Attestation, d.Level) {
 		out = append(out, demand{fmt.Sprintf("attestation one of %v, and this device has %s", q.Attestation, d.Level), strengthen(q.Attestation, d)})
 	}
+	if len(q.Attestation) > 0 && d.Claims.CountersBack {
+		out = append(out, demand{"attestation, and this device's TPM has counters that went back: it was restored from a snapshot, or has a clone",
+			fmt.Sprintf("tsh device enroll --current-device   (the clone's credential dies), or ask a device admin: tctl devices accept --asset-tag=%s", d.AssetTag)})
+	}
 	if q.SessionKey != "" && (key != identity.KeyHardware || !d.Level.Hardware()) {
 		out = append(out, demand{"a session key in hardware, and this login's is in a file",
 			"tsh device enroll --current-device   (on a machine with a TPM or a Secure Enclave)"})

@@ -169,6 +169,8 @@ var requirementRows = []row{
 	{"os_version by a rule that cannot be read", and(demandOf(role.Requirements{OSVersion: "new"}), onDevice("tpm_ekpub")), weak},
 	{"os_version of another system", and(demandOf(role.Requirements{OSVersion: "macos >=14"}), onDevice("tpm_ekpub")), weak},
 	{"os_version of this system", and(demandOf(role.Requirements{OSVersion: "macos >=14, linux >=22.04"}), onDevice("tpm_ekpub")), want{}},
+	{"attestation of a TPM whose counters went back", and(demandOf(role.Requirements{Attestation: []device.Level{"tpm_ekpub"}}), onDevice("tpm_ekpub"), claims(device.Claims{CountersBack: true})), weak},
+	{"counters that went back where no level is demanded", and(demandOf(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"), claims(device.Claims{CountersBack: true})), want{}},
 	{"secure_boot proven", and(demandOf(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub"), claims(device.Claims{SecureBoot: &yes})), want{}},
 	{"secure_boot not proven", and(demandOf(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub")), weak},
 	{"secure_boot proven to be off", and(demandOf(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub"), claims(device.Claims{SecureBoot: &no})), weak},

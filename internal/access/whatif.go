@@ -37,12 +37,8 @@ func WhatIf(in Input) []string {
 			out = append(out, fmt.Sprintf("a login from a trusted device of level %s", l))
 		}
 	}
-	if dev := in.Identity.Device; dev != nil {
-		who, proven, on := *in.Identity, *dev, true
-		proven.Claims.SecureBoot, who.Device = &on, &proven
-		c := in
-		c.Identity = &who
-		try(c, "a login that proves Secure Boot", "")
+	if in.Identity.Device != nil {
+		try(withSecureBoot(in), "a login that proves Secure Boot", "")
 	}
 	if in.Identity.Device != nil {
 		who := *in.Identity
@@ -75,6 +71,14 @@ func WhatIf(in Input) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// withSecureBoot is the question of the same login, had its device proven Secure Boot.
+func withSecureBoot(in Input) Input {
+	who, proven, on := *in.Identity, *in.Identity.Device, true
+	proven.Claims.SecureBoot, who.Device = &on, &proven
+	in.Identity = &who
+	return in
 }
 
 // Selects reports whether some role of the identity grants something on the target, whatever device and login it is

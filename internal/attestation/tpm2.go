@@ -161,7 +161,7 @@ func VerifyCertify(ak, session Area, qualifying, statement, signature []byte) (*
 	if len(session.Name) == 0 || !bytes.Equal(info.Name.Buffer, session.Name) {
 		return nil, refuse("device_session_key", "the TPM certified another key")
 	}
-	return &device.Clock{ResetCount: a.ClockInfo.ResetCount, RestartCount: a.ClockInfo.RestartCount,
+	return &device.Clock{Time: a.ClockInfo.Clock, ResetCount: a.ClockInfo.ResetCount, RestartCount: a.ClockInfo.RestartCount,
 		Firmware: a.FirmwareVersion}, nil
 }
 

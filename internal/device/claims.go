@@ -5,4 +5,6 @@ package device
 type Claims struct {
 	OSVersion  string `json:"os_version,omitempty"`
 	SecureBoot *bool  `json:"secure_boot,omitempty"`
+	// CountersBack is whether the TPM's counters went back, and nobody has accepted it.
+	CountersBack bool `json:"counters_back,omitempty"`
 }

@@ -133,13 +133,6 @@ type Credential struct {
 	CreateTime   time.Time `json:"create_time,omitzero"`
 }
 
-// Clock holds the last obfuscated figures of an attestation, compared only with the same AK's next ones.
-type Clock struct {
-	ResetCount   uint32 `json:"reset_count"`
-	RestartCount uint32 `json:"restart_count"`
-	Firmware     uint64 `json:"firmware"`
-}
-
 // Data is what a device says of itself at an enrollment or login. Every claim in it is asserted unless a
 // credential's level says otherwise.
 type Data struct {
@@ -174,7 +167,17 @@ type Device struct {
 	Credentials  []Credential `json:"credentials,omitempty"`
 	CreateTime   time.Time    `json:"create_time,omitzero"`
 	UpdateTime   time.Time    `json:"update_time,omitzero"`
+	Health       *Health      `json:"health,omitempty"`
 	Collected    []Data       `json:"collected_data,omitempty"`
+}
+
+// CloneHealth is a copy of the device's health, empty where it has none, to be changed and put back.
+func (d *Device) CloneHealth() *Health {
+	if d.Health == nil {
+		return &Health{}
+	}
+	h := *d.Health
+	return &h
 }
 
 // Credential finds a credential by id.

@@ -179,8 +179,8 @@ func (c *talk) Refuse(_ context.Context, f *fault.Error) error {
 
 type noDevices struct{}
 
-func (noDevices) Authenticate(context.Context, ceremony.Binding, []byte, Conversation) (*identity.Device, error) {
-	return nil, fault.New(fault.Denied, "unauthorized device").WithReason("unknown_device_credential")
+func (noDevices) Authenticate(context.Context, ceremony.Binding, []byte, Conversation) (*identity.Device, []string, error) {
+	return nil, nil, fault.New(fault.Denied, "unauthorized device").WithReason("unknown_device_credential")
 }
 
 func (b *bench) login(c *talk) (Result, error) {

@@ -297,6 +297,8 @@ func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result
 	after := *e.before
 	after.Credentials, after.Owner, after.EnrollStatus = []device.Credential{cred}, e.owner, device.Enrolled
 	after.Collected = collect(after.Collected, info.Claims, now)
+	after.Health = after.CloneHealth()
+	after.Health.Settle(device.CountersBack, device.FirmwareChanged) // a new key has no last figures
 	if err := e.allowed(ctx); err != nil {
 		return err
 	}
