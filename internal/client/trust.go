@@ -129,13 +129,14 @@ type DeviceRef struct {
 	OS  device.OS
 }
 
-func (r DeviceRef) message() *pb.DeviceRef {
+// Message is the reference as it travels.
+func (r DeviceRef) Message() *pb.DeviceRef {
 	return &pb.DeviceRef{DeviceId: r.ID, AssetTag: r.Tag, OsType: string(r.OS)}
 }
 
 // RegisterDevice puts a device in the inventory.
 func (c *Cluster) RegisterDevice(ctx context.Context, d device.Device) (*device.Device, error) {
-	req := &pb.RegisterDeviceRequest{OsType: string(d.OSType), AssetTag: d.AssetTag, Owner: d.Owner}
+	req := &pb.RegisterDeviceRequest{OsType: string(d.OSType), AssetTag: d.AssetTag, Owner: d.Owner, EkHash: d.EKHash}
 	if d.Source != nil {
 		req.Source = d.Source.Name
 	}
@@ -143,10 +144,11 @@ func (c *Cluster) RegisterDevice(ctx context.Context, d device.Device) (*device.
 	if err != nil {
 		return nil, err
 	}
-	return deviceOf(r.Msg.Device)
+	return DeviceOf(r.Msg.Device)
 }
 
-func deviceOf(m *pb.Resource) (*device.Device, error) {
+// DeviceOf reads a device that the cluster sent.
+func DeviceOf(m *pb.Resource) (*device.Device, error) {
 	res, err := manifest.Decode(m.GetJson())
 	if err != nil {
 		return nil, err
@@ -158,52 +160,13 @@ func deviceOf(m *pb.Resource) (*device.Device, error) {
 	return d, nil
 }
 
-// EnrollToken makes a device's enrollment token.
-func (c *Cluster) EnrollToken(ctx context.Context, r DeviceRef, owner string, ttl time.Duration) (token string, expires time.Time, d *device.Device, err error) {
-	res, err := c.trust.CreateEnrollToken(ctx, connect.NewRequest(&pb.CreateEnrollTokenRequest{Device: r.message(), Owner: owner, TtlSeconds: int64(ttl / time.Second)}))
-	if err != nil {
-		return "", time.Time{}, nil, err
-	}
-	d, err = deviceOf(res.Msg.Device)
-	return res.Msg.Token, res.Msg.Expires.AsTime(), d, err
-}
-
-// EnrollTokenInfo is a token without its secret.
-type EnrollTokenInfo struct {
-	DeviceID  string    `json:"device_id"`
-	OSType    string    `json:"os_type"`
-	AssetTag  string    `json:"asset_tag"`
-	Owner     string    `json:"owner,omitempty"`
-	CreatedBy string    `json:"created_by"`
-	Expires   time.Time `json:"expires"`
-}
-
-// EnrollTokens lists enrollment tokens.
-func (c *Cluster) EnrollTokens(ctx context.Context) ([]EnrollTokenInfo, error) {
-	r, err := c.trust.ListEnrollTokens(ctx, connect.NewRequest(&pb.ListEnrollTokensRequest{}))
-	if err != nil {
-		return nil, err
-	}
-	out := []EnrollTokenInfo{}
-	for _, t := range r.Msg.Tokens {
-		out = append(out, EnrollTokenInfo{t.DeviceId, t.OsType, t.AssetTag, t.Owner, t.CreatedBy, t.Expires.AsTime()})
-	}
-	return out, nil
-}
-
-// RevokeEnrollToken takes a device's token back.
-func (c *Cluster) RevokeEnrollToken(ctx context.Context, r DeviceRef) error {
-	_, err := c.trust.DeleteEnrollToken(ctx, connect.NewRequest(r.message()))
-	return err
-}
-
 // Unenroll takes every credential from a device.
 func (c *Cluster) Unenroll(ctx context.Context, r DeviceRef) (*device.Device, error) {
-	res, err := c.trust.UnenrollDevice(ctx, connect.NewRequest(r.message()))
+	res, err := c.trust.UnenrollDevice(ctx, connect.NewRequest(r.Message()))
 	if err != nil {
 		return nil, err
 	}
-	return deviceOf(res.Msg)
+	return DeviceOf(res.Msg)
 }
 
 // DeviceStanding is what a device is to the cluster.
@@ -215,14 +178,16 @@ type DeviceStanding struct {
 	Owner        string `json:"owner,omitempty"`
 	CredentialID string `json:"credential_id,omitempty"`
 	Level        string `json:"level,omitempty"`
+	// Findings are what was noticed of the device and not accepted.
+	Findings []string `json:"findings,omitempty"`
 }
 
 // MyDevice says what a device is to the cluster; one that the caller may not know of is not registered.
 func (c *Cluster) MyDevice(ctx context.Context, r DeviceRef) (DeviceStanding, error) {
-	res, err := c.trust.GetMyDevice(ctx, connect.NewRequest(r.message()))
+	res, err := c.trust.GetMyDevice(ctx, connect.NewRequest(r.Message()))
 	if err != nil {
 		return DeviceStanding{}, err
 	}
 	m := res.Msg
-	return DeviceStanding{m.Registered, m.Enrolled, m.DeviceId, m.AssetTag, m.Owner, m.CredentialId, m.Level}, nil
+	return DeviceStanding{m.Registered, m.Enrolled, m.DeviceId, m.AssetTag, m.Owner, m.CredentialId, m.Level, m.Findings}, nil
 }

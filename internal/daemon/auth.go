@@ -7,8 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -19,7 +17,6 @@ import (
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/cluster"
-	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/inventory"
 	"github.com/sallyport/sallyport/internal/keystore"
@@ -32,6 +29,8 @@ import (
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/store/sqlite"
 	"github.com/sallyport/sallyport/internal/trust"
+	"github.com/sallyport/sallyport/internal/trust/fleet"
+	"github.com/sallyport/sallyport/internal/trust/proof"
 )
 
 // authPart is the auth server of this process.
@@ -116,11 +115,11 @@ func (d *daemon) serveAuth(a *authPart) error {
 		Throttle: login.NewThrottle(time.Now), Now: time.Now}
 	devices := &trust.Service{Inventory: inv, Records: a.records, Audit: a.log, Pictures: a.feed, Confirm: people,
 		ClusterCA: cluster.PinHash(a.public.TLSHost), Now: time.Now}
-	people.Devices = proofs{devices}
+	people.Devices = proofs{&proof.Service{Trust: devices}}
 	a.roster = &roster.Service{Records: a.records, Inventory: inv, CA: a.ca, Audit: a.log, Pictures: a.feed, Hasher: people.Passwords,
 		Devices: devices, Now: time.Now}
 	hosts := &membership.Service{Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
-	server := rpc.New(rpc.UseCases{Login: people, Trust: devices, Membership: hosts, Roster: a.roster, Feed: a.feed, Audit: a.log},
+	server := rpc.New(rpc.UseCases{Login: people, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Roster: a.roster, Feed: a.feed, Audit: a.log},
 		a.public, a.certificate.Load, d.Log.With("part", "auth"))
 	l, err := listen(d.Config.Auth.Listen, "auth.listen")
 	if err != nil {
@@ -200,20 +199,4 @@ func (d *daemon) signHeads(ctx context.Context, a *authPart) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// readAuthorities reads the files among ekcert_allowed_cas.
-func readAuthorities(files []string) ([]string, error) {
-	var out []string
-	for _, f := range files {
-		raw, err := os.ReadFile(f)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "ekcert_allowed_cas: %v", err).WithReason("config")
-		}
-		if b, _ := pem.Decode(raw); b == nil {
-			return nil, fault.New(fault.Invalid, "ekcert_allowed_cas: %s holds no PEM", f).WithReason("config")
-		}
-		out = append(out, string(raw))
-	}
-	return out, nil
 }

@@ -378,7 +378,7 @@ func (s *Service) writeDevice(ctx context.Context, from identity.Caller, res *ma
 		return w, err
 	}
 	after := *old
-	after.OSType, after.AssetTag = d.OSType, d.AssetTag
+	after.OSType, after.AssetTag, after.EKHash = d.OSType, d.AssetTag, d.EKHash
 	if d.Source != nil {
 		after.Source = d.Source
 	}

@@ -25,7 +25,7 @@ type loginHandler struct{ s *Server }
 
 func (h *loginHandler) Hello(context.Context, *connect.Request[pb.HelloRequest]) (*connect.Response[pb.HelloResponse], error) {
 	return connect.NewResponse(&pb.HelloResponse{ClusterName: h.s.use.Roster.CA.Cluster(), Version: cluster.Version,
-		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors}), nil
+		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors, AutoEnroll: h.s.use.Login.Settings().DeviceTrust.AutoEnroll}), nil
 }
 
 func (h *loginHandler) ChangePassword(ctx context.Context, r *connect.Request[pb.ChangePasswordRequest]) (*connect.Response[pb.ChangePasswordResponse], error) {

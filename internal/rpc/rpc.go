@@ -23,7 +23,9 @@ import (
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/roster"
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
+	"github.com/sallyport/sallyport/internal/rpc/fleet"
 	"github.com/sallyport/sallyport/internal/trust"
+	fleetcase "github.com/sallyport/sallyport/internal/trust/fleet"
 )
 
 // maxMessage bounds one message, in bytes; maxHeader the headers of a request.
@@ -36,6 +38,7 @@ const (
 type UseCases struct {
 	Login      *login.Service
 	Trust      *trust.Service
+	Fleet      *fleetcase.Service
 	Membership *membership.Service
 	Roster     *roster.Service
 	Feed       *feed.Feed
@@ -100,6 +103,7 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.Handle(sallyportv1connect.NewLoginServiceHandler(&loginHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewTrustServiceHandler(&trustHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewFleetServiceHandler(&fleet.Handler{Use: s.use.Fleet, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewMembershipServiceHandler(&membershipHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewRosterServiceHandler(&rosterHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&feedHandler{s}, opts...))
