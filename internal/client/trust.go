@@ -28,6 +28,7 @@ type EnrollRequest struct {
 	Claims      device.Data
 	Token       string
 	Register    bool
+	Auto        bool // nobody typed it: device_trust.auto_enroll
 	OS          device.OS
 	AssetTag    string
 	OTP         string
@@ -53,7 +54,7 @@ func (a Address) Enroll(ctx context.Context, c *Cluster, req EnrollRequest) (cer
 		_ = e.stream.CloseRequest()
 		_ = e.stream.CloseResponse()
 	}()
-	start := &pb.EnrollStart{SessionKey: spki, Register: req.Register, OsType: string(req.OS), AssetTag: req.AssetTag, Otp: req.OTP, WithToken: req.Token != ""}
+	start := &pb.EnrollStart{SessionKey: spki, Register: req.Register, Auto: req.Auto, OsType: string(req.OS), AssetTag: req.AssetTag, Otp: req.OTP, WithToken: req.Token != ""}
 	if err := e.send(&pb.EnrollRequest{Step: &pb.EnrollRequest_Start{Start: start}}); err != nil {
 		return ceremony.Welcome{}, err
 	}

@@ -187,6 +187,10 @@ func (s *Service) explainDevice(ctx context.Context, named string, who *identity
 	if n := len(d.Collected); n > 0 {
 		who.Device.Claims = device.Claims{OSVersion: d.Collected[n-1].OSVersion}
 	}
+	h := d.CloneHealth()
+	if _, who.Device.Claims.CountersBack = h.Found(device.CountersBack); h.Boot != nil {
+		who.Device.Claims.SecureBoot = h.Boot.SecureBoot
+	}
 	if c.Attestation.Hardware() {
 		who.KeyPolicy = identity.KeyHardware
 	}
