@@ -80,7 +80,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
 			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground,
-			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin,
+			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin, "disk": cmdDisk,
 		},
 		Condition: func(c string) (bool, error) {
 			if c == "root" { // network namespaces and small disks are root's to make
@@ -154,10 +154,6 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	line := append([]string{programPath(ts, "sallyport"), "start"}, args[1:]...)
 	if ns := ts.Getenv("NETNS"); ns != "" {
 		line = append([]string{"ip", "netns", "exec", ns}, line...)
-	}
-	if dir := ts.Getenv("SMALL_DISK"); dir != "" { // a mount namespace of its own, with a disk that is soon full
-		line = append([]string{"unshare", "-m", "sh", "-c", `mkdir -p "$0" && mount -t tmpfs -o size=$1 none "$0" && shift && exec "$@"`,
-			dir, ts.Getenv("SMALL_DISK_SIZE")}, line...)
 	}
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = ts.Getenv("WORK")

@@ -64,6 +64,31 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(r.cmd.Process.Signal(sig))
 }
 
+// cmdDisk gives a directory a disk of its own that is soon full, fills it, and frees it: disk DIR SIZE|fill|free.
+func cmdDisk(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ballast := filepath.Join(dir, "ballast")
+	switch args[1] {
+	case "fill":
+		f, err := os.Create(ballast)
+		ts.Check(err)
+		defer f.Close()
+		for block := 1 << 16; block > 0; block /= 2 { // to the last byte
+			for err = nil; err == nil; {
+				_, err = f.Write(make([]byte, block))
+			}
+		}
+	case "free":
+		ts.Check(os.Remove(ballast))
+	default:
+		ts.Check(os.MkdirAll(dir, 0o700))
+		if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+args[1], "none", dir).CombinedOutput(); err != nil {
+			ts.Fatalf("mount: %v: %s", err, out)
+		}
+		ts.Defer(func() { _ = exec.Command("umount", "-l", dir).Run() })
+	}
+}
+
 // cmdWithin is eventually with a limit of its own, in seconds: within SECONDS [!] cmd...
 func cmdWithin(ts *testscript.TestScript, _ bool, args []string) {
 	seconds, err := strconv.Atoi(args[0])
