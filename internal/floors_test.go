@@ -22,7 +22,7 @@ var floors = [][]string{
 	0: {"fault", "label", "device", "identity", "role", "target", "lock", "cluster", "event", "live"},
 	1: {"access", "attestation", "ceremony", "manifest", "recording", "wire", "config",
 		"dbwire/postgres", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
-	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/enclave", "hwkey/software", "hwkey/local",
+	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
 		"tunnel", "turnstile", "adminsocket", "outbound", "profile", "shell", "hostinfo", "console", "transfer"}, // 2a: hold state, know no use case
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                      // 2b: engines that may use 2a
 	4: {"login", "trust", "membership", "roster", "census", "client", "client/member", "client/census", "gate"},                                 // 3: use cases
@@ -43,6 +43,7 @@ var reaches = map[string]string{
 	"wire -> manifest":         "a resource travels as the JSON that manifest prints",
 	"keystore -> store":        "signing keys are sealed in the store",
 	"snapshot/feed -> records": "the picture is made of the typed records",
+	"profile -> hwkey":         "a login's files are for their owner alone, as its keys are",
 }
 
 // pkg is one package's shipped sources on every platform: its imports, and a file that has each.

@@ -21,7 +21,7 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	return console.Group("device", "Enroll this device, and see what it is to the cluster", "tsh device enroll --current-device\n  tsh device status",
-		a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand())
+		a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand(), a.activateCommand())
 }
 
 type enrollFlags struct {

@@ -149,21 +149,6 @@ func (a *attestor) Evidence() (device.Evidence, error) {
 	return e, err
 }
 
-// Activate implements hwkey.Attestor.
-func (a *attestor) Activate(blob, encrypted []byte) (secret []byte, err error) {
-	if a.ek.name == "" {
-		return nil, fmt.Errorf("activate before evidence")
-	}
-	err = use(a.device.path, func(c *chip) error {
-		ak, err := c.load(a.ak)
-		if err == nil {
-			secret, err = c.activate(a.ek, ak[0], blob, encrypted)
-		}
-		return err
-	})
-	return secret, err
-}
-
 // quoted are the PCRs of a quote: SHA-256, 0 to 7, what the firmware measured (TCG PC Client Platform Firmware Profile,
 // 3.3.4).
 func quoted() tpm2.TPMLPCRSelection {
