@@ -38,6 +38,9 @@ func WhatIf(in Input) []string {
 		}
 	}
 	if in.Identity.Device != nil {
+		try(withSecureBoot(in), "a login that proves Secure Boot", "")
+	}
+	if in.Identity.Device != nil {
 		who := *in.Identity
 		who.Device, who.KeyPolicy = nil, identity.KeyAnywhere
 		c := in
@@ -68,6 +71,14 @@ func WhatIf(in Input) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// withSecureBoot is the question of the same login, had its device proven Secure Boot.
+func withSecureBoot(in Input) Input {
+	who, proven, on := *in.Identity, *in.Identity.Device, true
+	proven.Claims.SecureBoot, who.Device = &on, &proven
+	in.Identity = &who
+	return in
 }
 
 // Selects reports whether some role of the identity grants something on the target, whatever device and login it is

@@ -32,6 +32,8 @@ type Conversation interface {
 	Ask(ctx context.Context, p Prompt) (string, error)
 	// Hello asks for the first message of a device ceremony; nil and a reason mean that there is none.
 	Hello(ctx context.Context, mode string) (msg []byte, reason string, err error)
+	// Receive waits for a further message of the ceremony.
+	Receive(ctx context.Context) ([]byte, error)
 	// Exchange sends a message of the ceremony and returns the answer.
 	Exchange(ctx context.Context, msg []byte) ([]byte, error)
 	// Send sends the ceremony's last message.
@@ -70,8 +72,8 @@ type Start struct {
 // Devices proves devices.
 type Devices interface {
 	// Authenticate runs a ceremony from its first message for a user and returns the proven device. It records the
-	// outcome, whatever it is.
-	Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Conversation) (*identity.Device, error)
+	// outcome, whatever it is. The notices are for the person.
+	Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Conversation) (*identity.Device, []string, error)
 }
 
 // Pictures gives the current picture.
@@ -150,7 +152,8 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
-	if err := s.device(ctx, from, start, &id, c); err != nil {
+	told, err := s.device(ctx, from, start, &id, c)
+	if err != nil {
 		return Result{}, err
 	}
 	if _, err := s.still(ctx, revision, &id); err != nil {
@@ -166,7 +169,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err != nil {
 		return Result{}, err
 	}
-	r.Notices = notices
+	r.Notices = append(notices, told...)
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil && !errors.Is(err, store.ErrConflict) {
 		return Result{}, err
 	} else if err != nil { // somebody else took the notices; they are shown twice rather than never
@@ -254,37 +257,38 @@ func (s *Service) grants(p *snapshot.Picture, id *identity.User, wanted time.Dur
 	return logins, ttl
 }
 
-// device asks for the device's proof. A proof that fails leaves the login without a device; the person is told why.
-func (s *Service) device(ctx context.Context, from identity.Caller, start Start, id *identity.User, c Conversation) error {
+// device asks for the device's proof. A proof that fails leaves the login without a device; the person is told why. What
+// comes back is for the person.
+func (s *Service) device(ctx context.Context, from identity.Caller, start Start, id *identity.User, c Conversation) ([]string, error) {
 	picture, _ := s.Pictures.Current()
 	hello, _, err := c.Hello(ctx, string(picture.Settings.DeviceTrust.Mode))
 	if err != nil || hello == nil {
-		return err
+		return nil, err
 	}
 	pin, err := s.clusterCA(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	spki, err := x509.MarshalPKIXPublicKey(start.Key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b := ceremony.Binding{Purpose: ceremony.Login, ClusterCA: pin, User: id.Name, SessionKey: spki}
 	if start.Reissue {
 		b.Purpose, b.Upgraded = ceremony.Reissue, from.Certificate
 	}
-	dev, err := s.Devices.Authenticate(ctx, b, hello, c)
+	dev, told, err := s.Devices.Authenticate(ctx, b, hello, c)
 	if err != nil {
 		if ctx.Err() != nil {
-			return err
+			return nil, err
 		}
-		return c.Refuse(ctx, fault.Of(err))
+		return nil, c.Refuse(ctx, fault.Of(err))
 	}
 	id.Device = dev
 	if dev.Level.Hardware() {
 		id.KeyPolicy = identity.KeyHardware
 	}
-	return nil
+	return told, nil
 }
 
 func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
@@ -317,7 +321,8 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
-	if err := s.device(ctx, from, start, &id, c); err != nil {
+	told, err := s.device(ctx, from, start, &id, c)
+	if err != nil {
 		return Result{}, err
 	}
 	locks, err := s.still(ctx, revision, &id)
@@ -333,7 +338,9 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	}
 	scratch := identity.User{Name: id.Name, Roles: id.Roles, Traits: id.Traits}
 	logins, _ := s.grants(picture, &scratch, 0)
-	return s.issue(ctx, start, id, logins, revision)
+	r, err := s.issue(ctx, start, id, logins, revision)
+	r.Notices = told
+	return r, err
 }
 
 // current refuses to renew what a lock has ended, by the certificate's own time of issue. A lock on the certificate's

@@ -178,9 +178,12 @@ func (m *machine) Exchange(_ context.Context, challenge []byte) ([]byte, error) 
 	if m.before != nil {
 		m.before()
 	}
-	msg, await, err := m.await.Proof(challenge)
+	msgs, await, err := m.await.Proof(challenge)
+	if err != nil {
+		return nil, err
+	}
 	m.welcome = await
-	return m.say(msg), err
+	return m.say(msgs[0]), nil
 }
 
 func (m *machine) Send(_ context.Context, welcome []byte) error {
