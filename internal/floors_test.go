@@ -19,15 +19,15 @@ const module = "github.com/sallyport/sallyport/"
 
 // floors is the house, lowest first. Imports go to lower floors only; families, and floor 0, may import each other.
 var floors = [][]string{
-	0: {"fault", "label", "device", "identity", "role", "target", "lock", "cluster", "event"},
+	0: {"fault", "label", "device", "identity", "role", "target", "lock", "cluster", "event", "live"},
 	1: {"access", "attestation", "bootlog", "ceremony", "manifest", "recording", "wire", "config",
 		"dbwire/postgres", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
-	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/enclave", "hwkey/software", "hwkey/local",
+	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
 		"tunnel", "turnstile", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "console", "transfer"}, // 2a: hold state, know no use case
-	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                         // 2b: engines that may use 2a
-	4: {"login", "trust", "trust/proof", "trust/fleet", "membership", "roster", "client", "client/member", "client/fleet", "gate"}, // 3: use cases
-	5: {"rpc", "rpc/fleet", "proxy", "node", "database", "kube", "app", "web", "session", "listener", "sshagent"},                  // 4: doors
-	6: {"daemon", "daemon/command", "quickstart", "tsh", "tctl", "tctl/tool", "tctl/people", "tctl/resource", "tctl/machines"},     // 5: assembly
+	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                    // 2b: engines that may use 2a
+	4: {"login", "trust", "trust/proof", "trust/fleet", "membership", "roster", "census", "client", "client/member", "client/census", "client/fleet", "gate"}, // 3: use cases
+	5: {"rpc", "rpc/fleet", "proxy", "node", "database", "kube", "app", "web", "session", "listener", "sshagent"},                                             // 4: doors
+	6: {"daemon", "daemon/command", "quickstart", "tsh", "tctl", "tctl/tool", "tctl/people", "tctl/resource", "tctl/machines", "tctl/sessions"},               // 5: assembly
 	7: {"cmd/sallyport", "cmd/tsh", "cmd/tctl"},
 }
 
@@ -43,6 +43,7 @@ var reaches = map[string]string{
 	"wire -> manifest":         "a resource travels as the JSON that manifest prints",
 	"keystore -> store":        "signing keys are sealed in the store",
 	"snapshot/feed -> records": "the picture is made of the typed records",
+	"profile -> hwkey":         "a login's files are for their owner alone, as its keys are",
 }
 
 // pkg is one package's shipped sources on every platform: its imports, and a file that has each.
@@ -219,7 +220,7 @@ func TestLinks(t *testing.T) {
 	all := load(t)
 	for name, p := range all {
 		for dep, file := range p.imports {
-			if strings.HasPrefix(dep, "api/") && !strings.HasPrefix(name, "api/") && !slices.Contains([]string{"wire", "rpc", "rpc/fleet", "client", "client/member", "client/fleet"}, name) {
+			if strings.HasPrefix(dep, "api/") && !strings.HasPrefix(name, "api/") && !slices.Contains([]string{"wire", "rpc", "rpc/fleet", "client", "client/member", "client/census", "client/fleet"}, name) {
 				t.Errorf("%s imports %s (%s): generated protobuf is for wire, rpc and client alone", name, dep, file)
 			}
 			if dep == "C" {

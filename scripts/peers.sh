@@ -11,6 +11,8 @@ need ssh openssh-client
 need sshd openssh-server
 need ip iproute2
 need gcc gcc
+need wine wine
+need x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
 [ ${#missing[@]} -eq 0 ] && exit 0
 sudo=""
 if [ "$(id -u)" != 0 ]; then
@@ -30,6 +32,7 @@ for p in "${missing[@]}"; do
     tpm2-tools) echo "left out without $p: the stranger's check of TPM statements" >&2 ;;
     openssh-*) echo "left out without $p: stock OpenSSH against the node" >&2 ;;
     iproute2) echo "left out without $p: tests with network namespaces" >&2 ;;
+    wine | gcc-mingw-*) echo "left out without $p: tsh.exe under wine" >&2 ;;
     gcc) echo "left out without $p: the race detector" >&2 ;;
   esac
 done

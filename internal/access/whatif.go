@@ -41,9 +41,9 @@ func WhatIf(in Input) []string {
 		try(withSecureBoot(in), "a login that proves Secure Boot", "")
 		try(withoutDevice(in), "", "a login without the device would be refused")
 	}
-	for i, l := range in.Locks {
+	for l := range in.Locks.Candidates(in.Identity, in.Target, in.Action) {
 		c := in
-		c.Locks = slices.Delete(slices.Clone(in.Locks), i, i+1)
+		c.Locks = in.Locks.Change([]string{l.Name}, nil)
 		try(c, fmt.Sprintf("removing the lock: tctl rm lock/%s", l.Name), "")
 	}
 	for _, name := range in.Identity.Roles {
@@ -89,10 +89,8 @@ func Selects(in Input) bool {
 	if in.Identity == nil || in.Now.IsZero() || !in.Now.Before(in.Identity.Validity.Expires) {
 		return false
 	}
-	for i := range in.Locks {
-		if l := &in.Locks[i]; l.InForce(in.Now) && l.Matches(in.Identity, in.Target, in.Action) {
-			return false
-		}
+	if in.Locks.Match(in.Identity, in.Target, in.Action, in.Now) != nil {
+		return false
 	}
 	in.Action = target.Action{Verb: "list"}
 	granted, _ := rolesSay(&in, gather(&in, nil))

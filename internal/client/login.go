@@ -64,6 +64,7 @@ type Hello struct {
 	Cluster       string
 	Version       string
 	SecondFactors []string
+	AutoEnroll    bool // registered devices enroll without being asked to
 }
 
 // Hello asks the cluster who it is.
@@ -76,7 +77,7 @@ func (c *Cluster) Hello(ctx context.Context) (Hello, error) {
 		return Hello{}, fault.New(fault.Unsupported, "the cluster speaks protocol %d (Sallyport %s), this program %d", r.Msg.ProtocolVersion, r.Msg.Version, cluster.ProtocolVersion).
 			WithReason("protocol_version").WithFix("install Sallyport %s", r.Msg.Version)
 	}
-	return Hello{r.Msg.ClusterName, r.Msg.Version, r.Msg.SecondFactors}, nil
+	return Hello{r.Msg.ClusterName, r.Msg.Version, r.Msg.SecondFactors, r.Msg.AutoEnroll}, nil
 }
 
 // ChangePassword sets another password for the caller.

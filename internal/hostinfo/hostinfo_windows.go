@@ -10,12 +10,13 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 )
 
-// readOS asks the kernel for its version, which no manifest falsifies.
+// readOS asks the kernel for its version, which no manifest falsifies. The build is part of the version: 10.0.22000 and
+// later is Windows 11, and only so can a role demand it.
 func readOS(d *device.Data) {
 	v := windows.RtlGetVersion()
 	d.OSID = "windows"
-	d.OSVersion = strconv.Itoa(int(v.MajorVersion)) + "." + strconv.Itoa(int(v.MinorVersion))
 	d.OSBuild = strconv.Itoa(int(v.BuildNumber))
+	d.OSVersion = strconv.Itoa(int(v.MajorVersion)) + "." + strconv.Itoa(int(v.MinorVersion)) + "." + d.OSBuild
 }
 
 var getSystemFirmwareTable = syscall.NewLazyDLL("kernel32.dll").NewProc("GetSystemFirmwareTable")

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -47,8 +46,8 @@ func ReadFile(path string) (File, error) {
 	if info.Size() > maxFile || !info.Mode().IsRegular() {
 		return f, ErrBadKey.WithCause("%s is no key file", path)
 	}
-	if runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return f, ErrBadKey.WithCause("%s can be read by others", path).WithFix("chmod 600 %s", path)
+	if fix, yes := exposed(path, info); yes {
+		return f, ErrBadKey.WithCause("%s can be read by others", path).WithFix("%s", fix)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -83,12 +82,12 @@ func WriteFile(path string, f File) error {
 	return WriteBytes(path, append(b, '\n'))
 }
 
-// WriteBytes writes a file of mode 0600 whole or not at all.
+// WriteBytes writes a file, for its owner alone, whole or not at all.
 func WriteBytes(path string, b []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := MakeDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".key-*") // mode 0600
+	tmp, err := CreateTemp(filepath.Dir(path))
 	if err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}

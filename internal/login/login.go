@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/lock"
-	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/snapshot"
@@ -131,7 +129,8 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err := s.Throttle.Allow(start.User, from.Addr); err != nil {
 		return Result{}, err
 	}
-	if err := s.factors(ctx, from, start, c); err != nil {
+	mfa, err := s.factors(ctx, from, start, c)
+	if err != nil {
 		return Result{}, err
 	}
 	s.Throttle.Succeeded(start.User, from.Addr)
@@ -140,7 +139,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 		return Result{}, err
 	}
 	id := identity.User{Name: account.Name, Kind: account.Kind, Roles: account.Roles, Traits: account.Traits,
-		KeyPolicy: identity.KeyAnywhere, LoginIP: from.Addr.Unmap()}
+		KeyPolicy: identity.KeyAnywhere, MFADevice: mfa, LoginIP: from.Addr.Unmap()}
 	if id.Kind == "" {
 		id.Kind = identity.Human
 	}
@@ -183,17 +182,17 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 
 // still refuses, once the person and the device have answered, a user who was changed or locked meanwhile. It asks the
 // store, which the picture may be behind; the revision is a condition of what is issued, so nothing slips in after it.
-func (s *Service) still(ctx context.Context, revision uint64, id *identity.User) ([]lock.Lock, error) {
+func (s *Service) still(ctx context.Context, revision uint64, id *identity.User) (lock.Set, error) {
 	account, now, err := s.Records.Account(ctx, id.Name)
 	if err != nil {
-		return nil, err
+		return lock.Set{}, err
 	}
 	if now != revision {
-		return nil, userChanged()
+		return lock.Set{}, userChanged()
 	}
 	locks, err := s.Records.Locks(ctx)
 	if err != nil {
-		return nil, err
+		return lock.Set{}, err
 	}
 	return locks, s.standing(locks, account, id)
 }
@@ -203,7 +202,7 @@ func userChanged() *fault.Error {
 }
 
 // standing refuses users that may not log in, whatever they prove. The identity counts as issued now.
-func (s *Service) standing(locks []lock.Lock, a *identity.Account, id *identity.User) error {
+func (s *Service) standing(locks lock.Set, a *identity.Account, id *identity.User) error {
 	now := s.Now()
 	if a.Locked(now) {
 		return fault.New(fault.Denied, "user %q is locked", a.Name).WithReason("user_locked").
@@ -211,11 +210,9 @@ func (s *Service) standing(locks []lock.Lock, a *identity.Account, id *identity.
 	}
 	fresh := *id
 	fresh.Validity.IssuedAt = now
-	for _, l := range locks {
-		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(&fresh, target.Target{}, target.Action{}) {
-			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
-				WithCause("%s", lockCause(l.Message, l.Name)).WithFix("ask an administrator: tctl rm lock/%s", l.Name)
-		}
+	if l := locks.MatchUser(&fresh, now); l != nil {
+		return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
+			WithCause("%s", lockCause(l.Message, l.Name)).WithFix("ask an administrator: tctl rm lock/%s", l.Name)
 	}
 	return nil
 }
@@ -302,20 +299,6 @@ func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
 	return cluster.PinHash(public.TLSHost), nil
 }
 
-// issue signs, given that the user's record is at the revision that everything was decided by.
-func (s *Service) issue(ctx context.Context, start Start, id identity.User, logins []string, revision uint64) (Result, error) {
-	prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: logins, Device: eventDevice(id.Device),
-		Given: []store.Op{records.Unchanged(manifest.User, id.Name, revision)}})
-	if err != nil {
-		return Result{}, fmt.Errorf("prepare certificates: %w", err)
-	}
-	certs, err := prepared.Issue(ctx)
-	if conflicts(err) {
-		return Result{}, userChanged().Wrapping(err)
-	}
-	return Result{UserCertificates: certs}, err
-}
-
 // reissue upgrades the caller's certificate: the same user, roles, traits and expiry, and a device beside.
 func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start, c Conversation) (Result, error) {
 	if from.User == nil || len(from.Certificate) == 0 {
@@ -362,9 +345,9 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 
 // current refuses to renew what a lock has ended, by the certificate's own time of issue. A lock on the certificate's
 // device credential does not count: a reissue proves the same device anew, by the credential that it has now.
-func (s *Service) current(locks []lock.Lock, u *identity.User) error {
+func (s *Service) current(locks lock.Set, u *identity.User) error {
 	now := s.Now()
-	for _, l := range locks {
+	for l := range locks.Candidates(u, target.Target{}, target.Action{}) {
 		if l.Target.DeviceCredential != "" && u.Device != nil {
 			continue
 		}
@@ -379,11 +362,4 @@ func (s *Service) current(locks []lock.Lock, u *identity.User) error {
 func (s *Service) Settings() cluster.Settings {
 	p, _ := s.Pictures.Current()
 	return p.Settings
-}
-
-func eventDevice(d *identity.Device) *event.Device {
-	if d == nil {
-		return nil
-	}
-	return &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
 }

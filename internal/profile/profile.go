@@ -8,7 +8,7 @@
 //	TSH_HOME/keys/CLUSTER/USER.json       dial ticket, host authorities
 //	TSH_HOME/device/CLUSTER/       device keys, kept by a logout
 //
-// Directories are 0700 and files 0600.
+// Directories are 0700 and files 0600; on Windows their access control lists let the owner alone in.
 package profile
 
 import (
@@ -29,6 +29,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/identity"
 )
 
@@ -277,12 +278,12 @@ func (h *Home) Logout(p *Profile) error {
 	return nil
 }
 
-// Write replaces a file in one step, 0600, making directories 0700.
+// Write replaces a file in one step, for its owner alone, as it makes directories.
 func Write(path string, raw []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := hwkey.MakeDir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := hwkey.CreateTemp(filepath.Dir(path))
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,6 @@ import (
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/store"
-	"github.com/sallyport/sallyport/internal/target"
 )
 
 // EnrollStart is what an enrollment asks for. Without a token the device is named by system and tag, and with
@@ -112,11 +111,8 @@ func (e *enrollment) allowed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := e.Now()
-	for _, l := range locks {
-		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(e.from.User, target.Target{}, target.Action{}) {
-			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").WithFix("tsh login")
-		}
+	if l := locks.MatchUser(e.from.User, e.Now()); l != nil {
+		return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").WithFix("tsh login")
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 
 func (a *app) deviceCommand() *cobra.Command {
 	return console.Group("device", "Enroll this device, and see what it is to the cluster", "tsh device enroll --current-device\n  tsh device status",
-		a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand())
+		a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand(), a.activateCommand())
 }
 
 type enrollFlags struct {
@@ -53,6 +53,7 @@ type enrolling struct {
 	token      string
 	otp        string
 	registered bool
+	auto       bool // nobody typed it
 }
 
 func (a *app) enroll(ctx context.Context, f enrollFlags) error {
@@ -134,7 +135,7 @@ func (e *enrolling) run(ctx context.Context, dev hwkey.Device) error {
 	c := s.call()
 	defer c.Close()
 	welcome, err := s.address.Enroll(ctx, c, client.EnrollRequest{User: s.profile.User, Certificate: s.login.TLS.Raw, SessionKey: key.Public(), Key: attestor,
-		Claims: e.claims, Token: e.token, Register: e.token == "", OS: e.claims.OSType, AssetTag: e.tag, OTP: e.otp,
+		Claims: e.claims, Token: e.token, Register: e.token == "" && !e.auto, Auto: e.auto, OS: e.claims.OSType, AssetTag: e.tag, OTP: e.otp,
 		Registered: func() { e.registered = true }})
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(s.home.KeyFile(s.profile)), 0o700); err != nil {
+	if err := hwkey.MakeDir(filepath.Dir(s.home.KeyFile(s.profile))); err != nil {
 		return err
 	}
 	fresh := s.home.KeyFile(s.profile) + ".new"
@@ -84,6 +84,9 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 		return err
 	}
 	a.warnAboutDevice(deviceErr)
+	if deviceErr == nil {
+		a.autoEnroll(ctx, s)
+	}
 	if f.quiet {
 		return nil
 	}

@@ -3,6 +3,8 @@ package local
 
 import (
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/elevation"
+	"github.com/sallyport/sallyport/internal/hwkey/tpm"
 )
 
 // Options say where keys live. The zero TPM means the platform's own.
@@ -22,3 +24,12 @@ func NewKey(path string) (hwkey.Key, error) { return newKey(path) }
 // LoadKey gives the session key at path, whatever its kind; tpm is as in Options. No hardware is touched before the
 // first signature.
 func LoadKey(path, tpm string) (hwkey.Key, error) { return loadKey(path, tpm) }
+
+// ServeActivation is what the copy of this program does that an enrollment started with administrator's rights: it
+// activates one credential with the platform's TPM, for the process parent over the pipe of a name, and nothing else.
+func ServeActivation(name string, parent uint32) error {
+	return elevation.Serve(name, parent, func(q elevation.Request) ([]byte, error) { return tpm.Activate("", q) })
+}
+
+// ActivationCommand is the hidden command of `tsh device` by which the copy is started, with name and parent.
+const ActivationCommand = elevation.Command

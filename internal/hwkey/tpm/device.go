@@ -150,21 +150,6 @@ func (a *attestor) Evidence() (device.Evidence, error) {
 	return e, err
 }
 
-// Activate implements hwkey.Attestor.
-func (a *attestor) Activate(blob, encrypted []byte) (secret []byte, err error) {
-	if a.ek.name == "" {
-		return nil, fmt.Errorf("activate before evidence")
-	}
-	err = use(a.device.path, func(c *chip) error {
-		ak, err := c.load(a.ak)
-		if err == nil {
-			secret, err = c.activate(a.ek, ak[0], blob, encrypted)
-		}
-		return err
-	})
-	return secret, err
-}
-
 // selection selects PCRs of the SHA-256 bank.
 func selection(pcrs []int) tpm2.TPMLPCRSelection {
 	var list []uint
