@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/inventory"
 	"github.com/sallyport/sallyport/internal/keystore"
 	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/roster"
@@ -116,12 +117,13 @@ func (d *daemon) serveAuth(a *authPart) error {
 		Throttle: login.NewThrottle(time.Now), Now: time.Now}
 	devices := &trust.Service{Inventory: inv, Records: a.records, Audit: a.log, Pictures: a.feed, Confirm: people,
 		ClusterCA: cluster.PinHash(a.public.TLSHost), Now: time.Now}
-	people.Devices = proofs{&proof.Service{Trust: devices}}
+	proven := proofs{&proof.Service{Trust: devices}, devices}
+	people.Devices = proven
 	a.roster = &roster.Service{Records: a.records, Inventory: inv, CA: a.ca, Audit: a.log, Pictures: a.feed, Hasher: people.Passwords,
 		Devices: devices, Now: time.Now}
 	hosts := &membership.Service{Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
 	sessions := &census.Service{Records: a.records, Store: a.store, Pictures: a.feed, Audit: a.log, Now: time.Now}
-	server := rpc.New(rpc.UseCases{Login: people, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
+	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
 		a.public, a.certificate.Load, d.Log.With("part", "auth"))
 	l, err := listen(d.Config.Auth.Listen, "auth.listen")
 	if err != nil {

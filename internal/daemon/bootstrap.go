@@ -17,10 +17,12 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/trust"
 	"github.com/sallyport/sallyport/internal/trust/proof"
 )
 
@@ -141,7 +143,15 @@ func (d *daemon) hostToken(r identity.HostRole, name string) (string, error) {
 }
 
 // proofs lets login prove devices by trust.
-type proofs struct{ *proof.Service }
+type proofs struct {
+	*proof.Service
+	devices *trust.Service
+}
+
+// EnrollBot is of bots.Devices.
+func (p proofs) EnrollBot(ctx context.Context, m bots.Enrollment, c login.Conversation) (*identity.Device, error) {
+	return p.devices.EnrollBot(ctx, trust.BotStart{From: m.From, Binding: m.Binding, Hello: m.Hello, OS: m.OS, Tag: m.Tag, Bind: m.Bind}, c)
+}
 
 // Authenticate is of login.Devices.
 func (p proofs) Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c login.Conversation) (*identity.Device, []string, error) {

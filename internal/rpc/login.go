@@ -57,8 +57,14 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 	if err != nil {
 		return err
 	}
-	result, err := h.s.use.Login.Login(ctx, caller(ctx), login.Start{User: start.User, Invite: start.Invite, Reissue: start.Reissue,
-		TTL: time.Duration(start.TtlSeconds) * time.Second, Key: key, ClientVersion: start.ClientVersion}, &conversation{stream})
+	begin := login.Start{User: start.User, Invite: start.Invite, Reissue: start.Reissue, Token: start.Token,
+		TTL: time.Duration(start.TtlSeconds) * time.Second, Key: key, ClientVersion: start.ClientVersion}
+	var result login.Result
+	if start.Bot {
+		result, err = h.s.use.Bots.Login(ctx, caller(ctx), begin, &conversation{stream})
+	} else {
+		result, err = h.s.use.Login.Login(ctx, caller(ctx), begin, &conversation{stream})
+	}
 	if err != nil {
 		return err
 	}

@@ -21,10 +21,11 @@ import (
 	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/roster"
-	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/rpc/fleet"
+	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/trust"
 	fleetcase "github.com/sallyport/sallyport/internal/trust/fleet"
 )
@@ -38,6 +39,7 @@ const (
 // UseCases are what the server's calls arrive at.
 type UseCases struct {
 	Login      *login.Service
+	Bots       *bots.Service
 	Trust      *trust.Service
 	Fleet      *fleetcase.Service
 	Membership *membership.Service

@@ -99,8 +99,8 @@ type enrollment struct {
 	registered bool
 	byAdmin    bool
 	owner      string
-	spend      []store.Op
-	user       uint64 // the revision of the user's record
+	spend      func(deviceID string) ([]store.Op, error) // nil without a token
+	user       uint64                                    // the revision of the user's record
 	evidence   device.Evidence
 }
 
@@ -275,7 +275,7 @@ func (e *enrollment) resolve(ctx context.Context, info ceremony.HelloInfo) error
 	if e.before, e.revision, err = e.Inventory.Get(ctx, t.DeviceID); err != nil {
 		return inventory.InvalidToken().Wrapping(err)
 	}
-	e.spend, e.byAdmin = spend, t.ByAdmin
+	e.spend, e.byAdmin = func(string) ([]store.Op, error) { return spend, nil }, t.ByAdmin
 	return e.compare(info.Claims)
 }
 
@@ -352,7 +352,14 @@ func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result
 	if err != nil {
 		return enrolled{}, err
 	}
-	ops = append(append(ops, e.spend...), notice...)
+	if e.spend != nil {
+		spend, err := e.spend(after.ID)
+		if err != nil {
+			return enrolled{}, err
+		}
+		ops = append(ops, spend...)
+	}
+	ops = append(ops, notice...)
 	revision, err := e.Audit.RecordAll(ctx, e.events(&after, cred), ops...)
 	if inventory.TokenTaken(err) {
 		return enrolled{}, inventory.InvalidToken()
@@ -393,7 +400,7 @@ func (e *enrollment) events(after *device.Device, cred device.Credential) []even
 		ev.Message = "ekcert_policy is monitor, else: " + cred.WouldRefuse
 	}
 	evs := []event.Event{ev}
-	if len(e.spend) > 0 {
+	if e.spend != nil {
 		spent := DeviceEvent(event.DeviceTokenSpent, e.from, after)
 		spent.Success = true
 		evs = append(evs, spent)
@@ -411,6 +418,9 @@ func revisionOfLocks(revision uint64, locks int) uint64 {
 
 // notice leaves a line for the owner's next login elsewhere, so that an enrollment that was not theirs is seen.
 func (e *enrollment) notice(ctx context.Context, d *device.Device, now time.Time) ([]store.Op, error) {
+	if e.from.User.Kind == identity.Bot { // nobody reads it
+		return nil, nil
+	}
 	secret, revision, err := e.Records.Secret(ctx, e.owner)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/enroll"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
@@ -134,7 +135,7 @@ func (e *enrolling) run(ctx context.Context, dev hwkey.Device) error {
 	}
 	c := s.call()
 	defer c.Close()
-	welcome, err := s.address.Enroll(ctx, c, client.EnrollRequest{User: s.profile.User, Certificate: s.login.TLS.Raw, SessionKey: key.Public(), Key: attestor,
+	welcome, err := enroll.Run(ctx, s.address, c, enroll.Request{User: s.profile.User, Certificate: s.login.TLS.Raw, SessionKey: key.Public(), Key: attestor,
 		Claims: e.claims, Token: e.token, Register: e.token == "" && !e.auto, Auto: e.auto, OS: e.claims.OSType, AssetTag: e.tag, OTP: e.otp,
 		Registered: func() { e.registered = true }})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ type loginFlags struct {
 	insecure bool
 	ttl      time.Duration
 	invite   string
+	token    string
 	quiet    bool
 }
 
@@ -46,6 +48,7 @@ func (a *app) loginCommand() *cobra.Command {
 	fl.BoolVar(&f.insecure, "insecure", false, "take the server's authority as it is, and warn")
 	fl.DurationVar(&f.ttl, "ttl", 0, "how long the login lives, such as 8h")
 	fl.StringVar(&f.invite, "invite", "", "single-use invite: TOKEN, @FILE, or - for standard input")
+	fl.StringVar(&f.token, "token", "", "a bot's single-use token, at its first login: TOKEN, @FILE, or - for standard input")
 	return c
 }
 
@@ -57,6 +60,9 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 	s, err := a.destination(ctx, f)
 	if err != nil {
 		return err
+	}
+	if f.token != "" || slices.Contains(s.profile.Bots, s.profile.User) {
+		return a.botLogin(ctx, s, f)
 	}
 	invite, err := a.secret(f.invite)
 	if err != nil {

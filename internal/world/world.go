@@ -19,6 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/ceremony"
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/enroll"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/daemon"
 	"github.com/sallyport/sallyport/internal/device"
@@ -276,7 +277,7 @@ func (d *Device) EnrollWith(l *Login, token string, key hwkey.Key, k ceremony.Ke
 	a := d.World.Address()
 	c := l.Call()
 	defer c.Close()
-	welcome, err := a.Enroll(d.World.t.Context(), c, client.EnrollRequest{User: l.User, Certificate: l.TLS.Certificate[0], SessionKey: key.Public(), Key: k,
+	welcome, err := enroll.Run(d.World.t.Context(), a, c, enroll.Request{User: l.User, Certificate: l.TLS.Certificate[0], SessionKey: key.Public(), Key: k,
 		Claims: device.Data{OSType: device.Linux, ReportedAssetTag: d.Tag}, Token: token, Register: token == "" && !d.Auto, Auto: d.Auto, OS: device.Linux, AssetTag: d.Tag})
 	if err != nil {
 		return err
