@@ -46,7 +46,7 @@ func run(ctx context.Context) error {
 	}
 	defer w.close()
 	var rows []row
-	for _, f := range []func(context.Context) ([]row, error){w.start, w.size, w.session, w.login, w.decide, w.sessions, w.memory} {
+	for _, f := range []func(context.Context) ([]row, error){w.start, w.size, w.session, w.login, w.decide, w.sessions, w.memory, w.proofs, w.fleet} {
 		r, err := f(ctx)
 		if err != nil {
 			return err
