@@ -306,6 +306,9 @@ func (st standing) text(w io.Writer) error {
 	}
 	line("Device key here", yes[st.KeyHere])
 	line("Login carries device", yes[st.Proven])
+	for _, f := range st.Findings {
+		line("Noticed", f)
+	}
 	if st.Missing != "" {
 		line("Missing", st.Missing)
 		line("To fix", st.Fix)

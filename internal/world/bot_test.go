@@ -282,3 +282,26 @@ func TestA14HumansCertificateAsABots(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestA14TokensAndInvites: a bot's token is no invite that sets a password, and an invite no token.
+func TestA14TokensAndInvites(t *testing.T) {
+	w := world.New(t, nil)
+	w.User("bob", "access")
+	token := newBot(t, w, "ci", "127.0.0.0/8", "::1/128")
+	invite, err := w.Admin.ResetUser(t.Context(), "bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, key := w.Address(), newKey(t)
+	c := a.Call(nil)
+	defer c.Close()
+	_, err = a.Login(t.Context(), c, client.LoginRequest{User: "ci", Invite: token, Key: key.Public()}, world.Person{Secret: world.Password})
+	w.Refused(err, "invalid_invite", event.UserLogin)
+	for _, user := range []string{"bob", "ci"} {
+		_, _, err = botLogin(t, w, key, client.LoginRequest{User: user, Bot: &client.Bot{Key: newKey(t), Token: invite.Token}})
+		w.Refused(err, "bad_bot", event.UserLogin)
+	}
+	if _, _, err = botLogin(t, w, key, client.LoginRequest{User: "ci", Bot: &client.Bot{Key: newKey(t), Token: token}}); err != nil {
+		t.Errorf("a token that was tried as an invite is spent: %v", err)
+	}
+}

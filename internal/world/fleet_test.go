@@ -181,6 +181,51 @@ func TestMonitor(t *testing.T) {
 	}
 }
 
+// TestOwnerMoves: a device that is registered for somebody is theirs to enroll, and a token made by an administrator moves
+// it; what the old owner's credential was used for ends, and unenrolled it enrolls again at once.
+func TestOwnerMoves(t *testing.T) {
+	w := world.New(t, nil)
+	w.User("alice", "access", "device-enroll")
+	w.User("bob", "access", "device-enroll")
+	if _, err := w.Admin.RegisterDevice(t.Context(), device.Device{OSType: device.Linux, AssetTag: "MOVE", Owner: "alice"}); err != nil {
+		t.Fatal(err)
+	}
+	a, b := w.Device("MOVE", ""), w.Device("MOVE", "")
+	w.Refused(b.Enroll(w.Login("bob"), ""), "device_of_another", event.DeviceEnroll)
+	if err := a.Enroll(w.Login("alice"), ""); err != nil {
+		t.Fatal(err)
+	}
+	token, err := fleet.Of(w.Admin).EnrollToken(t.Context(), client.DeviceRef{Tag: "MOVE"}, "bob", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Refused(a.Enroll(w.Login("alice"), token.Secret), "invalid_device_token", event.DeviceEnroll)
+	if err := b.Enroll(w.Login("bob"), token.Secret); err != nil {
+		t.Fatal(err)
+	}
+	if rec := inventoried(t, w, "MOVE"); rec.Owner != "bob" || len(rec.Credentials) != 1 {
+		t.Errorf("%+v", rec)
+	}
+	if l := a.Login("alice"); l.Identity().Device != nil {
+		t.Error("the old owner's credential lives")
+	}
+	if l := b.Login("bob"); l.Identity().Device == nil {
+		t.Error(l.DeviceFault)
+	}
+	if _, err := w.Admin.Unenroll(t.Context(), client.DeviceRef{Tag: "MOVE"}); err != nil {
+		t.Fatal(err)
+	}
+	if l := b.Login("bob"); l.Identity().Device != nil {
+		t.Error("unenrolled, and proven")
+	}
+	if err := b.Enroll(w.Login("bob"), ""); err != nil {
+		t.Fatal(err)
+	}
+	if l := b.Login("bob"); l.Identity().Device == nil {
+		t.Error(l.DeviceFault)
+	}
+}
+
 // TestImport registers each line by itself and says what became of it.
 func TestImport(t *testing.T) {
 	w := world.New(t, nil)
