@@ -2,7 +2,7 @@
 // evidence for it.
 //
 // A Device stands for this machine towards one cluster and keeps its state in one directory. Package hwkey/local opens
-// the one of this platform; hwkey/tpm and hwkey/software are the kinds.
+// the one of this platform; hwkey/tpm, hwkey/enclave and hwkey/software are the kinds.
 package hwkey
 
 import (
@@ -75,8 +75,16 @@ var (
 			WithFix("sudo tpm2_createprimary -C o -P OWNER-PASSWORD -G rsa2048 -c srk.ctx && sudo tpm2_evictcontrol -C o -P OWNER-PASSWORD -c srk.ctx 0x81000001")
 	ErrEndorsement = fault.New(fault.Unavailable, "the TPM's endorsement password is set").
 			WithReason("tpm_endorsement_auth").WithFix("sudo tpm2_changeauth -c endorsement -p PASSWORD")
-	ErrNoEnclave = fault.New(fault.Unsupported, "this build has no Secure Enclave keys yet").WithReason("enclave_missing")
-	ErrNoKey     = fault.New(fault.NotFound, "key file not found, are you logged in?").WithReason("key_not_found").
+	ErrNoEnclave = fault.New(fault.Unsupported, "this machine has no Secure Enclave").WithReason("enclave_missing")
+	// ErrEntitlements is OSStatus -34018 of macOS.
+	ErrEntitlements = fault.New(fault.Denied, "binary missing signature or entitlements").WithReason("enclave_entitlements").
+			WithFix("install the signed tsh of your release, then: tsh device enroll --current-device")
+	ErrEnclave    = fault.New(fault.Unavailable, "the Secure Enclave failed").WithReason("enclave_failed").WithFix("tsh device doctor")
+	ErrEnclaveKey = fault.New(fault.Denied, "the device key is not of this Mac's Secure Enclave, or was made before the Mac was erased").
+			WithReason("enclave_key").WithFix("tsh device enroll --current-device")
+	ErrEnclaveLocked = fault.New(fault.Unavailable, "the Secure Enclave lets nobody use its keys before the Mac was unlocked once").
+				WithReason("enclave_locked").WithFix("log in at the Mac itself once since it started, then: tsh login")
+	ErrNoKey = fault.New(fault.NotFound, "key file not found, are you logged in?").WithReason("key_not_found").
 			WithFix("tsh login")
 	ErrBadKey = fault.New(fault.Invalid, "key file is damaged").WithReason("key_damaged").WithFix("tsh login")
 )
