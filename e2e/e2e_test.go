@@ -80,6 +80,13 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
 			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground,
+			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin, "disk": cmdDisk,
+		},
+		Condition: func(c string) (bool, error) {
+			if c == "root" { // network namespaces and small disks are root's to make
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", c)
 		},
 	})
 }
@@ -144,17 +151,11 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: start NAME args...")
 	}
 	name := args[0]
-	exe, err := exec.LookPath("sallyport")
-	if dir := ts.Getenv("PATH"); err != nil || dir != "" {
-		for d := range strings.SplitSeq(dir, ":") {
-			if _, serr := os.Stat(filepath.Join(d, "sallyport")); serr == nil {
-				exe, err = filepath.Join(d, "sallyport"), nil
-				break
-			}
-		}
+	line := append([]string{programPath(ts, "sallyport"), "start"}, args[1:]...)
+	if ns := ts.Getenv("NETNS"); ns != "" {
+		line = append([]string{"ip", "netns", "exec", ns}, line...)
 	}
-	ts.Check(err)
-	cmd := exec.Command(exe, append([]string{"start"}, args[1:]...)...)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = ts.Getenv("WORK")
 	for _, k := range []string{"HOME", "SALLYPORT_DATA_DIR", "PATH", "LANG", "TMPDIR", "USER"} {
 		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
@@ -275,13 +276,7 @@ func cmdSignatures(ts *testscript.TestScript, _ bool, args []string) {
 
 // cmdBackground starts a program that is ended with the script, and waits until FILE exists: background FILE cmd...
 func cmdBackground(ts *testscript.TestScript, _ bool, args []string) {
-	exe := args[1]
-	for d := range strings.SplitSeq(ts.Getenv("PATH"), ":") {
-		if _, err := os.Stat(filepath.Join(d, exe)); err == nil {
-			exe = filepath.Join(d, exe)
-			break
-		}
-	}
+	exe := programPath(ts, args[1])
 	cmd := exec.Command(exe, args[2:]...)
 	cmd.Dir = ts.Getenv("WORK")
 	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "PATH", "LANG", "USER"} {
@@ -329,11 +324,15 @@ func cmdOTP(ts *testscript.TestScript, _ bool, args []string) {
 
 // cmdEventually runs a command until it succeeds, for ten seconds; `eventually ! cmd` until it fails.
 func cmdEventually(ts *testscript.TestScript, _ bool, args []string) {
+	eventually(ts, 10*time.Second, args)
+}
+
+func eventually(ts *testscript.TestScript, limit time.Duration, args []string) {
 	want := true
 	if args[0] == "!" {
 		want, args = false, args[1:]
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(limit)
 	for {
 		err := ts.Exec(args[0], args[1:]...)
 		if (err == nil) == want {

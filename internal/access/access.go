@@ -33,7 +33,7 @@ type Input struct {
 	Target   target.Target
 	Action   target.Action
 	Roles    map[string]*Policy
-	Locks    []lock.Lock
+	Locks    lock.Set
 	Settings cluster.Settings
 	Now      time.Time
 }
@@ -67,11 +67,13 @@ const (
 	FromLogin   SourceKind = "login"
 )
 
-// Source is the role, lock or setting that decided. Detail says what of it.
+// Source is the role, lock or setting that decided. Detail says what of it, Message what an administrator wrote there
+// for the person to read.
 type Source struct {
-	Kind   SourceKind
-	Name   string
-	Detail string
+	Kind    SourceKind
+	Name    string
+	Detail  string
+	Message string
 }
 
 // Limits are what an admitted session must keep to. Zero durations mean none. Strict is whether the session ends
@@ -105,10 +107,8 @@ func Decide(in Input) Decision {
 	if in.Now.IsZero() || !in.Now.Before(who.Validity.Expires) {
 		return refuse(ExpiredLogin, Source{Kind: FromLogin})
 	}
-	for i := range in.Locks {
-		if l := &in.Locks[i]; l.InForce(in.Now) && l.Matches(who, in.Target, in.Action) {
-			return refuse(Locked, Source{Kind: FromLock, Name: l.Name, Detail: l.Target.String()})
-		}
+	if l := in.Locks.Match(who, in.Target, in.Action, in.Now); l != nil {
+		return refuse(Locked, Source{Kind: FromLock, Name: l.Name, Detail: l.Target.String(), Message: l.Message})
 	}
 	var buffer [24]asked
 	held := gather(&in, buffer[:0])

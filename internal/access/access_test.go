@@ -39,7 +39,7 @@ var lockRows = []row{
 		s.locks = []lock.Lock{{Target: lock.Target{ServerID: "n1"}}}
 	}, want{}},
 	{"lock on a second factor", func(s *situation) {
-		s.who.Traits["mfa_device"] = []string{"m1"}
+		s.who.MFADevice = "m1"
 		s.locks = []lock.Lock{{Name: "l", Target: lock.Target{MFADevice: "m1"}}}
 	}, isLocked},
 	{"lock on another second factor", locked(lock.Lock{Target: lock.Target{MFADevice: "m1"}}), want{}},
@@ -220,7 +220,7 @@ func TestZeroValuesRefuse(t *testing.T) {
 		"Roles": func(in *Input) { in.Roles = nil }, "Now": func(in *Input) { in.Now = time.Time{} },
 		"Settings": func(in *Input) { in.Settings.DeviceTrust.Mode = "" },
 		"Policy":   func(in *Input) { in.Roles = map[string]*Policy{"access": {}} },
-		"Lock":     func(in *Input) { in.Locks = []lock.Lock{{}} },
+		"Lock":     func(in *Input) { in.Locks = lock.NewSet(lock.Lock{}) },
 	} {
 		in := granted().input()
 		zero(&in)

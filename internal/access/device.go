@@ -1,8 +1,6 @@
 package access
 
 import (
-	"fmt"
-
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/identity"
 )
@@ -37,8 +35,8 @@ func devicesSay(in *Input, held []asked) (Decision, bool) {
 		if dev == nil {
 			continue
 		}
-		if miss := p.unmet(dev, who.KeyPolicy); miss != "" {
-			return refuse(WeakDevice, Source{Kind: FromRole, Name: p.name, Detail: miss}), false
+		if miss := p.unmet(dev, who.KeyPolicy); len(miss) > 0 {
+			return refuse(WeakDevice, Source{Kind: FromRole, Name: p.name, Detail: wording(miss)}), false
 		}
 		if software && !levelListed(q.Attestation, device.LevelSoftware) {
 			return refuse(SoftwareDevice, Source{Kind: FromRole, Name: p.name}), false
@@ -78,24 +76,4 @@ func strictest(in *Input, held []asked) (Source, bool) {
 // then no device of its is looked at, so that having one is never worse than having none.
 func excused(u *identity.User, s Source) bool {
 	return !human(u) && u.PinnedIP.IsValid() && s.Detail == string(device.ModeRequiredForHumans)
-}
-
-// unmet names the first requirement of the role that the device does not meet, or nothing.
-func (p *Policy) unmet(d *identity.Device, key identity.KeyPolicy) string {
-	q := p.options.DeviceRequirements
-	if len(q.Attestation) > 0 && !levelListed(q.Attestation, d.Level) {
-		return fmt.Sprintf("attestation one of %v, and this device has %s", q.Attestation, d.Level)
-	}
-	if q.SessionKey != "" && (key != identity.KeyHardware || !d.Level.Hardware()) {
-		return "a session key in hardware"
-	}
-	if q.SecureBoot && (d.Claims.SecureBoot == nil || !*d.Claims.SecureBoot) {
-		return "Secure Boot, which this device has not proven"
-	}
-	if q.OSVersion != "" {
-		if !p.version.Meets(d.Claims.OSVersion) {
-			return fmt.Sprintf("os_version %s, and this device says %q", q.OSVersion, d.Claims.OSVersion)
-		}
-	}
-	return ""
 }

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -34,8 +35,8 @@ func and(steps ...func(*situation)) func(*situation) {
 
 func onDevice(l device.Level) func(*situation) { return func(s *situation) { s.device(l) } }
 
-// demand makes the role access demand something of the device.
-func demand(q role.Requirements) func(*situation) {
+// demandOf makes the role access demand something of the device.
+func demandOf(q role.Requirements) func(*situation) {
 	return func(s *situation) { s.role("access").Options.DeviceRequirements = &q }
 }
 
@@ -129,14 +130,14 @@ var softwareRows = []row{
 	{"software where nothing is demanded", soft, want{}},
 	{"software, the cluster requires and no role lists it", and(mode("required", ""), soft), want{SoftwareDevice, FromCluster, ""}},
 	{"software, the role requires and does not list it", and(mode("off", "required"), soft), noSoft},
-	{"software, the role lists it", and(mode("off", "required"), demand(listed), soft), want{}},
-	{"software, the role lists it without a mode", and(demand(listed), soft), want{}},
-	{"software, the cluster requires and a role lists it", and(mode("required", ""), demand(listed), soft), want{}},
-	{"software, one role lists it and another requires", and(demand(listed), second("required", nil), soft), want{SoftwareDevice, FromRole, "other"}},
-	{"software, one role lists it and another demands else", and(demand(listed), second("", &role.Requirements{OSVersion: ">=20"}), soft), want{SoftwareDevice, FromRole, "other"}},
-	{"software, two roles list it", and(demand(listed), second("required", &listed), soft), want{}},
-	{"software, one role lists it and another says off", and(demand(listed), second("off", nil), soft), want{}},
-	{"software, a role for other nodes does not list it", and(demand(listed), second("required", nil), soft, func(s *situation) {
+	{"software, the role lists it", and(mode("off", "required"), demandOf(listed), soft), want{}},
+	{"software, the role lists it without a mode", and(demandOf(listed), soft), want{}},
+	{"software, the cluster requires and a role lists it", and(mode("required", ""), demandOf(listed), soft), want{}},
+	{"software, one role lists it and another requires", and(demandOf(listed), second("required", nil), soft), want{SoftwareDevice, FromRole, "other"}},
+	{"software, one role lists it and another demands else", and(demandOf(listed), second("", &role.Requirements{OSVersion: ">=20"}), soft), want{SoftwareDevice, FromRole, "other"}},
+	{"software, two roles list it", and(demandOf(listed), second("required", &listed), soft), want{}},
+	{"software, one role lists it and another says off", and(demandOf(listed), second("off", nil), soft), want{}},
+	{"software, a role for other nodes does not list it", and(demandOf(listed), second("required", nil), soft, func(s *situation) {
 		s.role("other").Allow.NodeLabels = label.Selector{"env": {"dev"}}
 	}), want{}},
 	{"software, a role for other nodes lists it", and(mode("required", ""), second("", &listed), soft, func(s *situation) {
@@ -149,33 +150,99 @@ func TestSoftware(t *testing.T) { runRows(t, softwareRows) }
 
 func claims(c device.Claims) func(*situation) { return func(s *situation) { s.who.Device.Claims = c } }
 
+var yes, no = true, false
+
 var requirementRows = []row{
-	{"requirements alone mean required", demand(role.Requirements{OSVersion: ">=20"}), byRole},
-	{"requirements with mode optional mean required", and(mode("off", "optional"), demand(role.Requirements{OSVersion: ">=20"})), byRole},
-	{"requirements that are empty mean required", demand(role.Requirements{}), byRole},
-	{"attestation met", and(demand(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted", "secure_enclave"}}), onDevice("secure_enclave")), want{}},
-	{"attestation not met", and(demand(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted"}}), onDevice("tpm_ekcert")), weak},
-	{"attestation by a level that nobody knows", and(demand(role.Requirements{Attestation: []device.Level{"quantum"}}), onDevice("quantum")), byRole},
-	{"session_key in hardware", and(demand(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub")), want{}},
-	{"session_key in a file", and(demand(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"), func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), weak},
-	{"session_key of a software device that says hardware", and(demand(role.Requirements{SessionKey: "hardware", Attestation: listed.Attestation}), soft, func(s *situation) { s.who.KeyPolicy = identity.KeyHardware }), weak},
-	{"session_key of an unknown word", and(demand(role.Requirements{SessionKey: "moon"}), onDevice("tpm_ekpub"), func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), weak},
-	{"os_version met", and(demand(role.Requirements{OSVersion: ">=22"}), onDevice("tpm_ekpub")), want{}},
-	{"os_version too old", and(demand(role.Requirements{OSVersion: ">=24"}), onDevice("tpm_ekpub")), weak},
-	{"os_version not said", and(demand(role.Requirements{OSVersion: ">=1"}), onDevice("tpm_ekpub"), claims(device.Claims{})), weak},
-	{"os_version by a rule that cannot be read", and(demand(role.Requirements{OSVersion: "new"}), onDevice("tpm_ekpub")), weak},
-	{"secure_boot is not enforced: the role admits nobody", and(demand(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub")), want{reason: NotGranted}},
+	{"requirements alone mean required", demandOf(role.Requirements{OSVersion: ">=20"}), byRole},
+	{"requirements with mode optional mean required", and(mode("off", "optional"), demandOf(role.Requirements{OSVersion: ">=20"})), byRole},
+	{"requirements that are empty mean required", demandOf(role.Requirements{}), byRole},
+	{"attestation met", and(demandOf(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted", "secure_enclave"}}), onDevice("secure_enclave")), want{}},
+	{"attestation not met", and(demandOf(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted"}}), onDevice("tpm_ekcert")), weak},
+	{"attestation by a level that nobody knows", and(demandOf(role.Requirements{Attestation: []device.Level{"quantum"}}), onDevice("quantum")), byRole},
+	{"session_key in hardware", and(demandOf(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub")), want{}},
+	{"session_key in a file", and(demandOf(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"), func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), weak},
+	{"session_key of a software device that says hardware", and(demandOf(role.Requirements{SessionKey: "hardware", Attestation: listed.Attestation}), soft, func(s *situation) { s.who.KeyPolicy = identity.KeyHardware }), weak},
+	{"session_key of an unknown word", and(demandOf(role.Requirements{SessionKey: "moon"}), onDevice("tpm_ekpub"), func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), weak},
+	{"os_version met", and(demandOf(role.Requirements{OSVersion: ">=22"}), onDevice("tpm_ekpub")), want{}},
+	{"os_version too old", and(demandOf(role.Requirements{OSVersion: ">=24"}), onDevice("tpm_ekpub")), weak},
+	{"os_version not said", and(demandOf(role.Requirements{OSVersion: ">=1"}), onDevice("tpm_ekpub"), claims(device.Claims{})), weak},
+	{"os_version by a rule that cannot be read", and(demandOf(role.Requirements{OSVersion: "new"}), onDevice("tpm_ekpub")), weak},
+	{"os_version of another system", and(demandOf(role.Requirements{OSVersion: "macos >=14"}), onDevice("tpm_ekpub")), weak},
+	{"os_version of this system", and(demandOf(role.Requirements{OSVersion: "macos >=14, linux >=22.04"}), onDevice("tpm_ekpub")), want{}},
+	{"attestation of a TPM whose counters went back", and(demandOf(role.Requirements{Attestation: []device.Level{"tpm_ekpub"}}), onDevice("tpm_ekpub"), claims(device.Claims{CountersBack: true})), weak},
+	{"counters that went back where no level is demanded", and(demandOf(role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"), claims(device.Claims{CountersBack: true})), want{}},
+	{"secure_boot proven", and(demandOf(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub"), claims(device.Claims{SecureBoot: &yes})), want{}},
+	{"secure_boot not proven", and(demandOf(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub")), weak},
+	{"secure_boot proven to be off", and(demandOf(role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub"), claims(device.Claims{SecureBoot: &no})), weak},
+	{"secure_boot of a level that proves none", and(demandOf(role.Requirements{SecureBoot: true}), onDevice("secure_enclave")), weak},
 	{"secure_boot of a role that matches still demands", and(second("", &role.Requirements{SecureBoot: true}), onDevice("tpm_ekpub")), want{WeakDevice, FromRole, "other"}},
 	{"requirements of a role that matches and does not grant", and(second("", &role.Requirements{OSVersion: ">=24"}), onDevice("tpm_ekpub")), want{WeakDevice, FromRole, "other"}},
-	{"requirements add up", and(demand(role.Requirements{OSVersion: ">=20"}), second("", &role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"),
+	{"requirements add up", and(demandOf(role.Requirements{OSVersion: ">=20"}), second("", &role.Requirements{SessionKey: "hardware"}), onDevice("tpm_ekpub"),
 		func(s *situation) { s.who.KeyPolicy = identity.KeyAnywhere }), want{WeakDevice, FromRole, "other"}},
 	{"requirements of a role for other nodes", and(second("", &role.Requirements{OSVersion: ">=24"}), func(s *situation) {
 		s.role("other").Allow.NodeLabels = label.Selector{"env": {"dev"}}
 	}), want{}},
-	{"device_trust_mode off does not undo requirements", and(mode("off", "off"), demand(role.Requirements{OSVersion: ">=20"})), byRole},
+	{"device_trust_mode off does not undo requirements", and(mode("off", "off"), demandOf(role.Requirements{OSVersion: ">=20"})), byRole},
 }
 
 func TestRequirements(t *testing.T) { runRows(t, requirementRows) }
+
+// TestEachUnmetDemandIsNamed holds every demand against every kind of evidence: what is not met is named, all of it,
+// each with what to type, and nothing that is met.
+func TestEachUnmetDemandIsNamed(t *testing.T) {
+	demands := []struct {
+		name, what, fix string
+		add             func(*role.Requirements)
+		met             func(d *identity.Device, key identity.KeyPolicy) bool
+	}{
+		{"attestation", "attestation one of [tpm_ekcert_trusted]", "tsh login", func(q *role.Requirements) { q.Attestation = []device.Level{"tpm_ekcert_trusted"} },
+			func(d *identity.Device, _ identity.KeyPolicy) bool { return d.Level == "tpm_ekcert_trusted" }},
+		{"session_key", "a session key in hardware", "tsh device enroll", func(q *role.Requirements) { q.SessionKey = "hardware" },
+			func(d *identity.Device, k identity.KeyPolicy) bool {
+				return k == identity.KeyHardware && d.Level != "software"
+			}},
+		{"secure_boot", "Secure Boot", "tsh login", func(q *role.Requirements) { q.SecureBoot = true },
+			func(d *identity.Device, _ identity.KeyPolicy) bool {
+				return d.Claims.SecureBoot != nil && *d.Claims.SecureBoot
+			}},
+		{"os_version", "os_version >=24", "update the system", func(q *role.Requirements) { q.OSVersion = ">=24" },
+			func(d *identity.Device, _ identity.KeyPolicy) bool { return d.Claims.OSVersion == "24.04" }},
+	}
+	for _, level := range device.Levels() {
+		for _, boot := range []*bool{nil, &no, &yes} {
+			for _, version := range []string{"", "22.04", "24.04"} {
+				for _, key := range []identity.KeyPolicy{identity.KeyAnywhere, identity.KeyHardware} {
+					d := identity.Device{ID: "d", AssetTag: "T", CredentialID: "c", Level: level, OS: device.Linux,
+						Claims: device.Claims{OSVersion: version, SecureBoot: boot}}
+					for set := 1; set < 1<<len(demands); set++ {
+						var q role.Requirements
+						for i, x := range demands {
+							if set>>i&1 == 1 {
+								x.add(&q)
+							}
+						}
+						p, err := Compile(role.Role{Name: "r", Options: role.Options{DeviceRequirements: &q}})
+						if err != nil {
+							t.Fatal(err)
+						}
+						miss := p.unmet(&d, key)
+						text, fix := wording(miss), remedies(miss)
+						for i, x := range demands {
+							if want := set>>i&1 == 1 && !x.met(&d, key); strings.Contains(text, x.what) != want {
+								t.Errorf("%s %v %q %s, demands %b: %s named: %t, want %t: %q", level, boot, version, key, set, x.name, !want, want, text)
+							} else if want && x.name != "attestation" && !strings.Contains(fix, x.fix) {
+								t.Errorf("%s: no %q in %q", x.name, x.fix, fix)
+							}
+						}
+						if (len(miss) == 0) != (text == "") || strings.Contains(fix, "; and ;") {
+							t.Errorf("%q %q", text, fix)
+						}
+					}
+				}
+			}
+		}
+	}
+}
 
 var unenforcedRows = []row{
 	{"require_session_mfa admits nobody", func(s *situation) { s.role("access").Options.RequireSessionMFA = true }, want{reason: NotGranted}},

@@ -32,7 +32,7 @@ var shown = map[string]string{
 
 	"Requirements.Attestation": "attestation not met",
 	"Requirements.SessionKey":  "session_key in a file",
-	"Requirements.SecureBoot":  "secure_boot is not enforced: the role admits nobody",
+	"Requirements.SecureBoot":  "secure_boot not proven",
 	"Requirements.OSVersion":   "os_version too old",
 
 	"Allow.Logins":              "another login",
@@ -109,7 +109,7 @@ func TestWhatIf(t *testing.T) {
 		want   string
 	}{
 		{"no device", mode("off", "required"), "a login from a trusted device of level tpm_ekpub"},
-		{"weak device", and(demand(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted"}}), onDevice("tpm_ekpub")), "a login from a trusted device of level tpm_ekcert_trusted or stronger"},
+		{"weak device", and(demandOf(role.Requirements{Attestation: []device.Level{"tpm_ekcert_trusted"}}), onDevice("tpm_ekpub")), "a login from a trusted device of level tpm_ekcert_trusted or stronger"},
 		{"locked", locked(lock.Lock{Target: lock.Target{User: "alice"}}), "removing the lock: tctl rm lock/l"},
 		{"denied", func(s *situation) { s.role("deny").Deny.NodeLabels = all }, `taking role "deny" from the user`},
 		{"not granted", func(s *situation) { s.who.Roles = nil }, `giving the user role "access"`},

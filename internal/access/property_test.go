@@ -128,7 +128,11 @@ var taking = map[string]func(r *rand.Rand, s *situation){
 			s.who.Device = &d
 		}
 	},
-	"by a lock": func(r *rand.Rand, s *situation) { s.locks = append(slices.Clone(s.locks), randomLock(r)) },
+	"by a lock": func(r *rand.Rand, s *situation) {
+		l := randomLock(r)
+		l.Name += "-added" // one of a name that is there would take that one's place
+		s.locks = append(slices.Clone(s.locks), l)
+	},
 	"by the cluster's mode": func(r *rand.Rand, s *situation) {
 		if m := one(r, allModes...); m == "" || m.Stricter(s.settings.DeviceTrust.Mode) {
 			s.settings.DeviceTrust.Mode = m

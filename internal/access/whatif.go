@@ -38,15 +38,18 @@ func WhatIf(in Input) []string {
 		}
 	}
 	if in.Identity.Device != nil {
+		try(withSecureBoot(in), "a login that proves Secure Boot", "")
+	}
+	if in.Identity.Device != nil {
 		who := *in.Identity
 		who.Device, who.KeyPolicy = nil, identity.KeyAnywhere
 		c := in
 		c.Identity = &who
 		try(c, "", "a login without the device would be refused")
 	}
-	for i, l := range in.Locks {
+	for l := range in.Locks.Candidates(in.Identity, in.Target, in.Action) {
 		c := in
-		c.Locks = slices.Delete(slices.Clone(in.Locks), i, i+1)
+		c.Locks = in.Locks.Change([]string{l.Name}, nil)
 		try(c, fmt.Sprintf("removing the lock: tctl rm lock/%s", l.Name), "")
 	}
 	for _, name := range in.Identity.Roles {
@@ -70,16 +73,22 @@ func WhatIf(in Input) []string {
 	return slices.Compact(out)
 }
 
+// withSecureBoot is the question of the same login, had its device proven Secure Boot.
+func withSecureBoot(in Input) Input {
+	who, proven, on := *in.Identity, *in.Identity.Device, true
+	proven.Claims.SecureBoot, who.Device = &on, &proven
+	in.Identity = &who
+	return in
+}
+
 // Selects reports whether some role of the identity grants something on the target, whatever device and login it is
 // asked with: what a listing shows.
 func Selects(in Input) bool {
 	if in.Identity == nil || in.Now.IsZero() || !in.Now.Before(in.Identity.Validity.Expires) {
 		return false
 	}
-	for i := range in.Locks {
-		if l := &in.Locks[i]; l.InForce(in.Now) && l.Matches(in.Identity, in.Target, in.Action) {
-			return false
-		}
+	if in.Locks.Match(in.Identity, in.Target, in.Action, in.Now) != nil {
+		return false
 	}
 	in.Action = target.Action{Verb: "list"}
 	granted, _ := rolesSay(&in, gather(&in, nil))

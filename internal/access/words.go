@@ -60,8 +60,15 @@ func cause(d Decision, in Input) (cause, fix string) {
 		return rule + " does not accept a software key as a trusted device",
 			"log in on a device with a TPM or Secure Enclave, or let a role list software in device_requirements.attestation"
 	case WeakDevice:
-		return rule + " requires " + d.Source.Detail, "tsh device status"
+		fix := "tsh device status"
+		if p := in.Roles[d.Source.Name]; p != nil && p.options.DeviceRequirements != nil && in.Identity.Device != nil {
+			fix = remedies(p.unmet(in.Identity.Device, in.Identity.KeyPolicy))
+		}
+		return rule + " requires " + d.Source.Detail, fix
 	case Locked:
+		if d.Source.Message != "" {
+			return d.Source.Message, "ask an administrator: tctl rm lock/" + d.Source.Name
+		}
 		return fmt.Sprintf("lock %s", d.Source.Name), "ask an administrator: tctl rm lock/" + d.Source.Name
 	case DeniedByRole:
 		return rule + " denies it", ""

@@ -47,7 +47,7 @@ func granted() *situation {
 }
 
 func (s *situation) input() Input {
-	in := Input{Identity: &s.who, Target: s.target, Action: s.action, Roles: map[string]*Policy{}, Locks: s.locks, Settings: s.settings, Now: s.now}
+	in := Input{Identity: &s.who, Target: s.target, Action: s.action, Roles: map[string]*Policy{}, Locks: lock.NewSet(s.locks...), Settings: s.settings, Now: s.now}
 	for _, r := range s.roles {
 		in.Roles[r.Name], _ = Compile(r) // one that does not compile is there and admits nobody
 	}

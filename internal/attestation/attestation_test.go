@@ -500,7 +500,7 @@ func TestA42_Quotes(t *testing.T) {
 	selection := func(hash tpm2.TPMAlgID, pcrs ...byte) tpm2.TPMSPCRSelection {
 		return tpm2.TPMSPCRSelection{Hash: hash, PCRSelect: pcrs}
 	}
-	whole := selection(tpm2.TPMAlgSHA256, 0xff, 0, 0)
+	whole := selection(tpm2.TPMAlgSHA256, 0xff, 0x43, 0)
 	rows := map[string]struct {
 		selections []tpm2.TPMSPCRSelection
 		pcrs       []byte
@@ -508,11 +508,12 @@ func TestA42_Quotes(t *testing.T) {
 	}{
 		"in order":       {[]tpm2.TPMSPCRSelection{whole}, r.proof[5], "accepted"},
 		"a PCR flipped":  {[]tpm2.TPMSPCRSelection{whole}, append([]byte{^r.proof[5][0]}, r.proof[5][1:]...), "device_quote_pcrs"},
-		"a PCR missing":  {[]tpm2.TPMSPCRSelection{whole}, r.proof[5][:7*32], "device_quote_pcrs"},
-		"SHA-1 bank":     {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA1, 0xff, 0, 0)}, r.proof[5], "device_quote_selection"},
-		"without PCR 7":  {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA256, 0x7f, 0, 0)}, r.proof[5], "device_quote_selection"},
-		"resettable PCR": {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA256, 0x7f, 0, 1)}, r.proof[5], "device_quote_selection"},
-		"two banks":      {[]tpm2.TPMSPCRSelection{whole, selection(tpm2.TPMAlgSHA1, 0xff, 0, 0)}, r.proof[5], "device_quote_selection"},
+		"a PCR missing":  {[]tpm2.TPMSPCRSelection{whole}, r.proof[5][:10*32], "device_quote_pcrs"},
+		"SHA-1 bank":     {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA1, 0xff, 0x43, 0)}, r.proof[5], "device_quote_selection"},
+		"without PCR 7":  {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA256, 0x7f, 0x43, 0)}, r.proof[5], "device_quote_selection"},
+		"resettable PCR": {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA256, 0xff, 0x43, 1)}, r.proof[5], "device_quote_selection"},
+		"PCRs 0 to 7":    {[]tpm2.TPMSPCRSelection{selection(tpm2.TPMAlgSHA256, 0xff, 0, 0)}, r.proof[5][:8*32], "device_quote_selection"},
+		"two banks":      {[]tpm2.TPMSPCRSelection{whole, selection(tpm2.TPMAlgSHA1, 0xff, 0x43, 0)}, r.proof[5], "device_quote_selection"},
 		"none":           {nil, r.proof[5], "device_quote_selection"},
 	}
 	for name, row := range rows {

@@ -161,12 +161,18 @@ func VerifyCertify(ak, session Area, qualifying, statement, signature []byte) (*
 	if len(session.Name) == 0 || !bytes.Equal(info.Name.Buffer, session.Name) {
 		return nil, refuse("device_session_key", "the TPM certified another key")
 	}
-	return &device.Clock{ResetCount: a.ClockInfo.ResetCount, RestartCount: a.ClockInfo.RestartCount,
+	return &device.Clock{Time: a.ClockInfo.Clock, ResetCount: a.ClockInfo.ResetCount, RestartCount: a.ClockInfo.RestartCount,
 		Firmware: a.FirmwareVersion}, nil
 }
 
-// quotedPCRs is the one selection that a quote may have: the SHA-256 PCRs 0 to 7.
-var quotedPCRs = []byte{0xff, 0, 0}
+// quotedPCRs is the one selection that a quote may have: device.QuotedPCRs, as a bitmap (TPM 2.0 Part 2, 10.6.1).
+var quotedPCRs = func() []byte {
+	b := make([]byte, 3)
+	for _, pcr := range device.QuotedPCRs {
+		b[pcr/8] |= 1 << (pcr % 8)
+	}
+	return b
+}()
 
 // VerifyQuote checks a TPM2_Quote by the AK over qualifying data, and that the PCR values that came along are the
 // ones quoted (TPM 2.0 Part 3, 18.4).
@@ -181,9 +187,9 @@ func VerifyQuote(ak Area, qualifying []byte, q device.Quote) error {
 	}
 	s := info.PCRSelect.PCRSelections
 	if len(s) != 1 || s[0].Hash != tpm2.TPMAlgSHA256 || !bytes.Equal(s[0].PCRSelect, quotedPCRs) {
-		return refuse("device_quote_selection", "the quote is not on the SHA-256 PCRs 0 to 7")
+		return refuse("device_quote_selection", "the quote is not on the SHA-256 PCRs %v", device.QuotedPCRs)
 	}
-	if len(q.PCRs) != 8*sha256.Size {
+	if len(q.PCRs) != len(device.QuotedPCRs)*sha256.Size {
 		return refuse("device_quote_pcrs", "the quote came with %d bytes of PCRs", len(q.PCRs))
 	}
 	sum := sha256.Sum256(q.PCRs)

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,12 +44,14 @@ type UserCertificates struct {
 
 // PreparedUser is a request that was checked; only it can be signed, once.
 type PreparedUser struct {
-	ca     *CA
-	req    UserRequest
-	ssh    *ssh.Certificate
-	tls    *x509.Certificate
-	serial string
+	ca  *CA
+	req UserRequest
+	ssh *ssh.Certificate
+	tls *x509.Certificate
 }
+
+// Identity is whom the certificates will name, serial number and times included.
+func (p *PreparedUser) Identity() identity.User { return p.req.Identity }
 
 // PrepareUser checks a request and builds both certificates, unsigned.
 func (c *CA) PrepareUser(req UserRequest) (*PreparedUser, error) {
@@ -79,6 +82,8 @@ func (c *CA) PrepareUser(req UserRequest) (*PreparedUser, error) {
 
 func (p *PreparedUser) build(now time.Time) error {
 	id := &p.req.Identity
+	number := serial()
+	id.Validity.Serial = fmt.Sprintf("%x", number)
 	key, err := ssh.NewPublicKey(p.req.Key)
 	if err != nil {
 		return err
@@ -87,8 +92,6 @@ func (p *PreparedUser) build(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	number := serial()
-	p.serial = fmt.Sprintf("%x", number)
 	p.ssh = &ssh.Certificate{
 		Key: key, Serial: binary.BigEndian.Uint64(number.FillBytes(make([]byte, 16))[8:]), CertType: ssh.UserCert, KeyId: id.Name,
 		ValidPrincipals: p.req.Logins, Permissions: perms,
@@ -102,18 +105,18 @@ func (p *PreparedUser) build(now time.Time) error {
 	return id.X509(p.tls)
 }
 
-// Issue writes the audit event and signs.
-func (p *PreparedUser) Issue(ctx context.Context) (UserCertificates, error) {
+// Issue writes the audit event, and with it what else the issue brings about, and signs.
+func (p *PreparedUser) Issue(ctx context.Context, with ...store.Op) (UserCertificates, error) {
 	var out UserCertificates
 	id := &p.req.Identity
 	expires := id.Validity.Expires
 	ev := event.Event{Kind: event.CertCreate, User: id.Name, Success: true, Device: p.req.Device,
 		Session:  &event.Session{Addr: addr(id)},
-		Resource: &event.Resource{ResourceKind: "user", ResourceName: id.Name, Roles: id.Roles, Expires: &expires, CertSerial: p.serial}}
+		Resource: &event.Resource{ResourceKind: "user", ResourceName: id.Name, Roles: id.Roles, Expires: &expires, CertSerial: id.Validity.Serial}}
 	if id.Device != nil {
 		ev.Resource.Attestation = string(id.Device.Level)
 	}
-	if _, err := p.ca.audit.Record(ctx, ev, p.req.Given...); err != nil {
+	if _, err := p.ca.audit.Record(ctx, ev, append(slices.Clone(p.req.Given), with...)...); err != nil {
 		return out, err
 	}
 	if err := p.ca.signSSH(ctx, keystore.SSHUser, p.ssh); err != nil {

@@ -5,6 +5,7 @@
 //	Hello      kind, claims, evidence        ------>
 //	           <------  nonce, credential blob        Challenge
 //	Proof      secret, signed transcript     ------>
+//	Log …      the event log, with a quote   ------>
 //	           <------  device, tag, credential       Welcome
 //
 // A message is at most 64 KiB: one byte of type, fixed bytes, then fields, each a big-endian uint16 length and that
@@ -14,6 +15,7 @@
 //	                               tpm_manufacturer tpm_firmware
 //	Challenge  02 wants            nonce blob encrypted_secret
 //	Proof      03                  secret statement signature quote quote_signature pcrs
+//	Log        05 more             piece problem
 //	Welcome    04                  device_id asset_tag credential_id level
 //
 // docs/protocol/device.md tells each field and has test vectors. The package reads no clock and opens nothing; each

@@ -47,6 +47,7 @@ type vector struct {
 	Digest     octets  `json:"digest"`
 	Proof      octets  `json:"proof"`
 	Welcome    octets  `json:"welcome"`
+	Log        octets  `json:"log"`
 }
 
 func (v vector) binding() Binding {
@@ -83,6 +84,18 @@ func TestVectors(t *testing.T) {
 			if err := errors.Join(err1, err2, err3); err != nil {
 				t.Fatal(err)
 			}
+			if len(v.Log) > 0 {
+				r, more, err := new(AwaitLog).Log(v.Log)
+				if err != nil || more {
+					t.Fatal(err)
+				}
+				if again, err := encodeLog(*r.Quote); err != nil || len(again) != 1 || !bytes.Equal(again[0], v.Log) {
+					t.Errorf("Log is written as %x, %v", again, err)
+				}
+			}
+			if (len(v.Log) > 0) != (p.Quote != nil) {
+				t.Error("a quote and a Log come together")
+			}
 			if !bytes.Equal(p.secret, v.Secret) {
 				t.Errorf("secret %x", p.secret)
 			}
@@ -100,14 +113,17 @@ func TestVectors(t *testing.T) {
 
 // stub is a judge and a key that take everything but what a test forbids: the messages are on trial here, not the
 // evidence.
-type stub struct{ evidence device.Evidence }
+type stub struct {
+	evidence device.Evidence
+	log      []byte
+}
 
 func (s stub) Evidence() (device.Evidence, error)      { return s.evidence, nil }
 func (s stub) Activate(blob, _ []byte) ([]byte, error) { return blob, nil }
 func (s stub) Prove(digest [sha256.Size]byte, quote bool) (device.Proof, error) {
 	p := device.Proof{Signature: digest[:]}
 	if quote {
-		p.Quote = &device.Quote{Statement: digest[:]}
+		p.Quote = &device.Quote{Statement: digest[:], Log: s.log}
 	}
 	return p, nil
 }
@@ -159,11 +175,14 @@ type stages struct {
 	awaiting  *AwaitingChallenge
 	proofs    *AwaitProof
 	welcoming *AwaitingWelcome
+	logs      *AwaitLog
+	result    Result
 
-	hello, challenge, proof, welcome []byte
+	hello, challenge, proof, welcome, log []byte
 }
 
-// upTo runs a ceremony until n messages are made and all but the last are taken.
+// upTo runs a ceremony until n messages are made and all but the last are taken. The fifth is Log, which comes before
+// Welcome where there is a quote.
 func upTo(t testing.TB, p Purpose, n int) *stages {
 	t.Helper()
 	e, intro, ask := loginEvidence, Introduction{CredentialID: "cred"}, Ask{Credential: &stored, Quote: true}
@@ -178,7 +197,7 @@ func upTo(t testing.TB, p Purpose, n int) *stages {
 		}
 	}
 	var err error
-	s.prover, err = NewProver(bindingFor(p), stub{e})
+	s.prover, err = NewProver(bindingFor(p), stub{e, []byte("an event log")})
 	check(err)
 	s.verifier, err = NewVerifier(bindingFor(p), stubJudge{}, zeros{})
 	check(err)
@@ -194,14 +213,23 @@ func upTo(t testing.TB, p Purpose, n int) *stages {
 	if n == 2 {
 		return s
 	}
-	s.proof, s.welcoming, err = s.awaiting.Proof(s.challenge)
+	answers, welcoming, err := s.awaiting.Proof(s.challenge)
 	check(err)
+	s.proof, s.welcoming = answers[0], welcoming
 	if n == 3 {
 		return s
 	}
-	r, err := s.proofs.Proof(s.proof)
+	s.result, s.logs, err = s.proofs.Proof(s.proof)
 	check(err)
-	s.welcome, err = r.Welcome(Welcome{"dev", "TAG", "cred", device.LevelTPMPub})
+	if s.logs != nil {
+		s.log = answers[1]
+		if n == typeLog {
+			return s
+		}
+		s.result, _, err = s.logs.Log(s.log)
+		check(err)
+	}
+	s.welcome, err = s.result.Welcome(Welcome{"dev", "TAG", "cred", device.LevelTPMPub})
 	check(err)
 	return s
 }
@@ -214,7 +242,9 @@ func (s *stages) take(n int, msg []byte) (err error) {
 	case 2:
 		_, _, err = s.awaiting.Proof(msg)
 	case 3:
-		_, err = s.proofs.Proof(msg)
+		_, _, err = s.proofs.Proof(msg)
+	case 5:
+		_, _, err = s.logs.Log(msg)
 	case 4:
 		_, err = s.welcoming.Welcome(msg)
 	}
@@ -222,14 +252,18 @@ func (s *stages) take(n int, msg []byte) (err error) {
 }
 
 func (s *stages) message(n int) []byte {
-	return [][]byte{nil, s.hello, s.challenge, s.proof, s.welcome}[n]
+	return [][]byte{nil, s.hello, s.challenge, s.proof, s.welcome, s.log}[n]
 }
 
 // TestA41_Messages gives each side each message cut at every byte, with bytes behind it, oversized, in the place of
 // another, and twice.
 func TestA41_Messages(t *testing.T) {
 	for _, p := range []Purpose{Enroll, Login, Reissue} {
-		for n := 1; n <= 4; n++ {
+		last := 5
+		if p == Enroll {
+			last = 4 // no quote, no log
+		}
+		for n := 1; n <= last; n++ {
 			whole := upTo(t, p, n).message(n)
 			for cut := range whole {
 				if got := reason(upTo(t, p, n).take(n, whole[:cut])); got != "device_message_truncated" {
@@ -248,7 +282,7 @@ func TestA41_Messages(t *testing.T) {
 					t.Errorf("%s %s %s: %s, want %s", p, typeNames[n], name, got, m.want)
 				}
 			}
-			for other := 1; other <= 4; other++ {
+			for other := 1; other <= last; other++ {
 				if got := reason(upTo(t, p, n).take(n, upTo(t, p, other).message(other))); other != n && got != "device_message_order" {
 					t.Errorf("%s: %s in the place of %s: %s", p, typeNames[other], typeNames[n], got)
 				}
@@ -311,7 +345,7 @@ func TestA7_Binding(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := proofs.Proof(proof); reason(err) != "digest" {
+		if _, _, err := proofs.Proof(proof[0]); reason(err) != "digest" {
 			t.Errorf("another %s: %s", name, reason(err))
 		}
 	}
@@ -459,6 +493,93 @@ func TestRefusals(t *testing.T) {
 	if _, _, err := await.Challenge(Ask{}); err == nil {
 		t.Error("a judge's refusal is lost")
 	}
+}
+
+// TestA42_LogPieces: an event log comes in pieces, in order, bounded, and nobody is welcomed before the last.
+func TestA42_LogPieces(t *testing.T) {
+	gather := func(log []byte, problem string, change func(i int, msg []byte) []byte) (Result, error) {
+		s := upTo(t, Login, typeLog)
+		msgs, err := encodeLog(device.Quote{Log: log, NoLog: problem})
+		if err != nil {
+			return Result{}, err
+		}
+		var r Result
+		more := true
+		for i, m := range msgs {
+			if r, more, err = s.logs.Log(change(i, m)); err != nil {
+				return r, err
+			}
+			if more != (i < len(msgs)-1) {
+				t.Errorf("piece %d of %d: more is %t", i, len(msgs), more)
+			}
+		}
+		return r, nil
+	}
+	same := func(_ int, m []byte) []byte { return m }
+	for _, size := range []int{0, 1, pieceSize - 1, pieceSize, pieceSize + 1, 3 * pieceSize, device.MaxEventLog} {
+		log := bytes.Repeat([]byte{7}, size)
+		r, err := gather(log, "", same)
+		if err != nil || !r.ok || !bytes.Equal(r.Quote.Log, log) || !bytes.Equal(r.Quote.Statement, upTo(t, Login, typeLog).logs.quote.Statement) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	if r, err := gather(nil, "for root alone", same); err != nil || r.Quote.NoLog != "for root alone" {
+		t.Error(err)
+	}
+	if r, err := gather(nil, "\x1b[31m", same); err != nil || r.Quote.NoLog != "unreadable" {
+		t.Error(err)
+	}
+	if _, err := gather(make([]byte, device.MaxEventLog+1), "", same); err == nil {
+		t.Error("a log over the bound was sent")
+	}
+	piece := func(more byte, n int, problem string) []byte {
+		m, err := encode([]byte{typeLog, more}, make([]byte, n), []byte(problem))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for name, x := range map[string]struct{ msg []byte }{
+		"small, and more": {piece(1, 10, "")}, "empty, and more": {piece(1, 0, "")}, "more of 2": {piece(2, pieceSize, "")},
+		"over a piece": {piece(0, pieceSize+1, "")}, "a log and a problem": {piece(0, 10, "p")}, "a problem, and more": {piece(1, pieceSize, "p")},
+		"an escape": {piece(0, 0, "\x1b")},
+	} {
+		s := upTo(t, Login, typeLog)
+		if r, _, err := s.logs.Log(x.msg); err == nil || r.ok {
+			t.Errorf("%s was taken", name)
+		}
+		if _, _, err := s.logs.Log(piece(0, 0, "")); reason(err) != "device_message_order" {
+			t.Errorf("%s: the next one was taken: %v", name, err)
+		}
+	}
+	s := upTo(t, Login, typeLog) // without end
+	var err error
+	n := 0
+	for ; err == nil && n < 100; n++ {
+		_, _, err = s.logs.Log(piece(1, pieceSize, ""))
+	}
+	if reason(err) != "device_message_too_large" || n != device.MaxEventLog/pieceSize+1 {
+		t.Errorf("%v after %d pieces", err, n)
+	}
+	s = upTo(t, Login, typeLog)
+	if _, err := s.result.Welcome(Welcome{"d", "T", "c", "tpm_ekpub"}); err == nil {
+		t.Error("welcomed before the log")
+	}
+}
+
+// FuzzLogMessage: a piece that is taken is in its bounds.
+func FuzzLogMessage(f *testing.F) {
+	f.Add([]byte{5, 0, 0, 1, 9, 0, 0})
+	f.Add([]byte{5, 1, 0, 0, 0, 0})
+	for _, v := range vectors(f) {
+		f.Add([]byte(v.Log))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var a AwaitLog
+		if r, more, err := a.Log(b); err == nil && (more == r.ok || len(a.quote.Log) > pieceSize) {
+			t.Error("took nonsense")
+		}
+	})
 }
 
 func fuzzMessage(f *testing.F, n int) {

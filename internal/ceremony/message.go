@@ -17,9 +17,10 @@ const (
 	typeChallenge = 2
 	typeProof     = 3
 	typeWelcome   = 4
+	typeLog       = 5
 )
 
-var typeNames = [...]string{"message", "Hello", "Challenge", "Proof", "Welcome"}
+var typeNames = [...]string{"message", "Hello", "Challenge", "Proof", "Welcome", "Log"}
 
 // wantsQuote is the one bit of Challenge's wants.
 const wantsQuote = 1

@@ -58,9 +58,9 @@ type AwaitingChallenge struct {
 	used  bool
 }
 
-// Proof takes the second message and makes the third: one signature of the device key over the transcript. A second
-// call is refused.
-func (a *AwaitingChallenge) Proof(msg []byte) ([]byte, *AwaitingWelcome, error) {
+// Proof takes the second message and makes what answers it, to be sent in order: the third, one signature of the device
+// key over the transcript, and behind it, where a quote is wanted, the event log in pieces. A second call is refused.
+func (a *AwaitingChallenge) Proof(msg []byte) ([][]byte, *AwaitingWelcome, error) {
 	if a.used {
 		return nil, nil, outOfOrder("Challenge")
 	}
@@ -86,7 +86,15 @@ func (a *AwaitingChallenge) Proof(msg []byte) ([]byte, *AwaitingWelcome, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	return answer, &AwaitingWelcome{}, nil
+	answers := [][]byte{answer}
+	if out.Quote != nil {
+		log, err := encodeLog(*out.Quote)
+		if err != nil {
+			return nil, nil, err
+		}
+		answers = append(answers, log...)
+	}
+	return answers, &AwaitingWelcome{}, nil
 }
 
 // AwaitingWelcome is the device's side behind Proof.

@@ -155,39 +155,32 @@ type Result struct {
 	// Credential is the stored one with the newest clock figures or, of an enrollment, a new one without id, owner
 	// and time.
 	Credential device.Credential
-	ok         bool
+	// Quote is the quote that was wanted, judged, with the event log as it came, which was not.
+	Quote *device.Quote
+	ok    bool
 }
 
-// Proof takes the third message. A second call is refused.
-func (a *AwaitProof) Proof(msg []byte) (Result, error) {
+// Proof takes the third message. Where a quote was wanted the result comes with its event log: AwaitLog is nil
+// otherwise. A second call is refused.
+func (a *AwaitProof) Proof(msg []byte) (Result, *AwaitLog, error) {
 	if a.used {
-		return Result{}, outOfOrder("Proof")
+		return Result{}, nil, outOfOrder("Proof")
 	}
 	a.used = true
 	p, err := decodeProof(msg)
 	if err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
 	if len(p.secret) != len(a.secret) || subtle.ConstantTimeCompare(p.secret, a.secret) != 1 {
-		return Result{}, refuse("device_activation", "the endorsement key does not belong to the attestation key")
+		return Result{}, nil, refuse("device_activation", "the endorsement key does not belong to the attestation key")
 	}
 	clock, err := a.v.judge.Prove(a.credential, a.session, a.digest, p.Proof)
 	if err != nil {
-		return Result{}, err
-	}
-	switch {
-	case a.quote && p.Quote == nil:
-		return Result{}, refuse("device_quote_missing", "a quote was wanted and did not come")
-	case !a.quote && p.Quote != nil:
-		return Result{}, malformed("device_field", "a quote came that nobody wanted")
-	case a.quote:
-		if err := a.v.judge.Quote(a.credential, a.digest, *p.Quote); err != nil {
-			return Result{}, err
-		}
+		return Result{}, nil, err
 	}
 	c := a.credential
 	c.Clock = clock
-	return Result{Credential: c, ok: true}, nil
+	return a.judged(c, a.digest, p.Quote)
 }
 
 // Welcome is the last message, for a proof that was accepted and stored.

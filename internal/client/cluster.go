@@ -83,7 +83,15 @@ func Local(socket string) *Cluster {
 	return newCluster(t, "http://local")
 }
 
+// A connection that says nothing for pingAfter is asked whether it is there, and given up after pingWait more: a cable
+// that was pulled tells nobody.
+const (
+	pingAfter = 10 * time.Second
+	pingWait  = 5 * time.Second
+)
+
 func newCluster(t *http.Transport, base string) *Cluster {
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
 	h := &http.Client{Transport: t}
 	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxMessage), connect.WithInterceptors(faults{})}
 	return &Cluster{http: h, base: base, opts: opts, close: t.CloseIdleConnections,

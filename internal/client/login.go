@@ -215,13 +215,18 @@ func (l *loginCall) device(msg []byte) error {
 	if l.prover == nil {
 		return fault.New(fault.Invalid, "a device message that nobody asked for")
 	}
-	proof, await, err := l.prover.Proof(msg)
+	answers, await, err := l.prover.Proof(msg)
 	if err != nil {
 		l.fault = err
 		return l.noDevice(fault.Of(err).Text)
 	}
 	l.await = await
-	return l.send(&pb.LoginRequest{Step: &pb.LoginRequest_Device{Device: proof}})
+	for _, a := range answers {
+		if err := l.send(&pb.LoginRequest{Step: &pb.LoginRequest_Device{Device: a}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *loginCall) certificates(m *pb.Certificates) (Certificates, error) {

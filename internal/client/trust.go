@@ -72,11 +72,17 @@ func (a Address) Enroll(ctx context.Context, c *Cluster, req EnrollRequest) (cer
 	if err != nil {
 		return ceremony.Welcome{}, err
 	}
-	proof, await, err := next.Proof(challenge)
+	answers, await, err := next.Proof(challenge)
 	if err != nil {
 		return ceremony.Welcome{}, err
 	}
-	welcome, err := e.exchange(proof)
+	last := len(answers) - 1
+	for _, a := range answers[:last] {
+		if err := e.send(&pb.EnrollRequest{Step: &pb.EnrollRequest_Device{Device: a}}); err != nil {
+			return ceremony.Welcome{}, err
+		}
+	}
+	welcome, err := e.exchange(answers[last])
 	if err != nil {
 		return ceremony.Welcome{}, err
 	}

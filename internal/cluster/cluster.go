@@ -4,8 +4,10 @@ package cluster
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/role"
 )
 
 // Version is this build's version; ProtocolVersion is that of every message between programs, StateVersion that of
@@ -21,6 +23,49 @@ type Settings struct {
 	SecondFactors []string    `json:"second_factors"`
 	DeviceTrust   DeviceTrust `json:"device_trust"`
 	LockingMode   string      `json:"locking_mode,omitempty"`
+	PictureAge    PictureAge  `json:"picture_age,omitzero"`
+}
+
+// PictureAge is how old an agent's picture may be where locking is strict: Admit, to let somebody in; Live, for sessions
+// to go on. Zero means the default.
+type PictureAge struct {
+	Admit role.Duration `json:"admit,omitempty"`
+	Live  role.Duration `json:"live,omitempty"`
+}
+
+// The ages where nothing else is set, and how short and how long they may be set: agents ask every 5 s.
+const (
+	DefaultAdmitAge = 30 * time.Second
+	DefaultLiveAge  = 5 * time.Minute
+	shortestAge     = 10 * time.Second
+	longestAge      = time.Hour
+)
+
+// AdmitAge and LiveAge are the ages in force.
+func (s Settings) AdmitAge() time.Duration { return orDefault(s.PictureAge.Admit, DefaultAdmitAge) }
+
+// LiveAge is how old a picture may be for sessions to go on.
+func (s Settings) LiveAge() time.Duration {
+	return max(orDefault(s.PictureAge.Live, DefaultLiveAge), s.AdmitAge())
+}
+
+func orDefault(d role.Duration, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return time.Duration(d)
+}
+
+func (a PictureAge) check(s Settings) error {
+	for name, d := range map[string]role.Duration{"admit": a.Admit, "live": a.Live} {
+		if d != 0 && (time.Duration(d) < shortestAge || time.Duration(d) > longestAge) {
+			return fmt.Errorf("picture_age.%s: %s is not between %s and %s", name, time.Duration(d), shortestAge, longestAge)
+		}
+	}
+	if a.Live != 0 && time.Duration(a.Live) < s.AdmitAge() {
+		return fmt.Errorf("picture_age.live: %s is shorter than picture_age.admit, %s", time.Duration(a.Live), s.AdmitAge())
+	}
+	return nil
 }
 
 // DeviceTrust is how the cluster treats devices. EKCertAllowedCAs is PEM, one authority or several an entry.
@@ -55,6 +100,9 @@ func (s Settings) Check() error {
 	}
 	if s.LockingMode != "" && s.LockingMode != "strict" && s.LockingMode != "best_effort" {
 		return fmt.Errorf("locking_mode: unknown mode %q, want strict or best_effort", s.LockingMode)
+	}
+	if err := s.PictureAge.check(s); err != nil {
+		return err
 	}
 	if s.DeviceTrust.AutoEnroll {
 		return fmt.Errorf("device_trust.auto_enroll: not enforced by this build")

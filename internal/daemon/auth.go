@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/internal/adminsocket"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -120,7 +121,8 @@ func (d *daemon) serveAuth(a *authPart) error {
 	a.roster = &roster.Service{Records: a.records, Inventory: inv, CA: a.ca, Audit: a.log, Pictures: a.feed, Hasher: people.Passwords,
 		Devices: devices, Now: time.Now}
 	hosts := &membership.Service{Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
-	server := rpc.New(rpc.UseCases{Login: people, Trust: devices, Membership: hosts, Roster: a.roster, Feed: a.feed, Audit: a.log},
+	sessions := &census.Service{Records: a.records, Store: a.store, Pictures: a.feed, Audit: a.log, Now: time.Now}
+	server := rpc.New(rpc.UseCases{Login: people, Trust: devices, Membership: hosts, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
 		a.public, a.certificate.Load, d.Log.With("part", "auth"))
 	l, err := listen(d.Config.Auth.Listen, "auth.listen")
 	if err != nil {

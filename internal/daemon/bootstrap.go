@@ -143,7 +143,7 @@ func (d *daemon) hostToken(r identity.HostRole, name string) (string, error) {
 type proofs struct{ *trust.Service }
 
 // Authenticate is of login.Devices.
-func (p proofs) Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c login.Conversation) (*identity.Device, error) {
+func (p proofs) Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c login.Conversation) (*identity.Device, []string, error) {
 	return p.Service.Authenticate(ctx, b, hello, c)
 }
 

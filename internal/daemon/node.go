@@ -51,9 +51,6 @@ func (d *daemon) startNode() error {
 	calls := addr.CallWith(m.Certificate)
 	d.later(calls.Close)
 	mirror := snapshot.NewMirror(bootTime)
-	d.follow(calls, m, mirror, func() *identity.Server {
-		return &identity.Server{Labels: d.Config.SSH.Labels, Version: version()}
-	})
 	events, err := spool.Open(spool.Config{Dir: filepath.Join(d.Config.DataDir, "audit", "node"), Writer: m.host().ID, Cluster: addr.Cluster, Now: time.Now})
 	if err != nil {
 		return err
@@ -70,6 +67,9 @@ func (d *daemon) startNode() error {
 		return nil
 	})
 	g := gate.New(mirror, events, m.host(), time.Now)
+	d.follow(calls, m, hosts.Follower{Mirror: mirror, Sessions: g, Served: func() *identity.Server {
+		return &identity.Server{Labels: d.Config.SSH.Labels, Version: version()}
+	}})
 	d.run("gate", func(ctx context.Context) error { g.Run(ctx); return nil })
 	door, err := node.New(node.Config{Host: m.host(), HostKey: m.HostKey, Gate: g, Recorder: events, Pictures: mirror,
 		Labels: func() label.Set { return d.Config.SSH.Labels }, Log: log, Now: time.Now, SFTP: []string{d.Executable, "sftp-server"}})

@@ -46,7 +46,7 @@ func (d *daemon) startProxy() error {
 	}, m.Certificate)
 	d.later(calls.Close)
 	mirror := snapshot.NewMirror(bootTime)
-	d.follow(calls, m, mirror, func() *identity.Server { return &identity.Server{PublicAddr: public, Version: version()} })
+	d.follow(calls, m, hosts.Follower{Mirror: mirror, Served: func() *identity.Server { return &identity.Server{PublicAddr: public, Version: version()} }})
 	web, err := keypairs(c.HTTPSKeypairs)
 	if err != nil {
 		return err
@@ -81,11 +81,12 @@ func publicAddr(given []string, bound string) []string {
 }
 
 // follow keeps a mirror by the feed, and the member's certificates renewed.
-func (d *daemon) follow(c *client.Cluster, m *member, mirror *snapshot.Mirror, served func() *identity.Server) {
+func (d *daemon) follow(c *client.Cluster, m *member, f hosts.Follower) {
+	f.Every, f.Heads = membership.PresenceEvery, d.keepHeads(m.role)
 	log := d.Log.With("part", string(m.role))
 	d.run("feed of "+string(m.role), func(ctx context.Context) error {
 		return retry(ctx, log, "feed", func(ctx context.Context) error {
-			return hosts.New(c).Follow(ctx, hosts.Follower{Mirror: mirror, Served: served, Every: membership.PresenceEvery, Heads: d.keepHeads(m.role)})
+			return hosts.New(c).Follow(ctx, f)
 		})
 	})
 	d.run("certificates of "+string(m.role), func(ctx context.Context) error { return m.keepRenewed(ctx, c) })

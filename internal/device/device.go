@@ -133,29 +133,27 @@ type Credential struct {
 	CreateTime   time.Time `json:"create_time,omitzero"`
 }
 
-// Clock holds the last obfuscated figures of an attestation, compared only with the same AK's next ones.
-type Clock struct {
-	ResetCount   uint32 `json:"reset_count"`
-	RestartCount uint32 `json:"restart_count"`
-	Firmware     uint64 `json:"firmware"`
-}
-
 // Data is what a device says of itself at an enrollment or login. Every claim in it is asserted unless a
 // credential's level says otherwise.
 type Data struct {
-	CollectTime        time.Time `json:"collect_time,omitzero"`
-	OSType             OS        `json:"os_type,omitempty"`
-	OSID               string    `json:"os_id,omitempty"`
-	OSVersion          string    `json:"os_version,omitempty"`
-	OSBuild            string    `json:"os_build,omitempty"`
-	OSUsername         string    `json:"os_username,omitempty"`
-	SerialNumber       string    `json:"serial_number,omitempty"`
-	ModelIdentifier    string    `json:"model_identifier,omitempty"`
-	ReportedAssetTag   string    `json:"reported_asset_tag,omitempty"`
-	SystemSerialNumber string    `json:"system_serial_number,omitempty"`
-	BaseBoardSerial    string    `json:"base_board_serial_number,omitempty"`
-	TPM                *TPMInfo  `json:"tpm,omitempty"`
-	ClientVersion      string    `json:"client_version,omitempty"`
+	CollectTime time.Time `json:"collect_time,omitzero"`
+	OSType      OS        `json:"os_type,omitempty"`
+	System
+	SerialNumber       string   `json:"serial_number,omitempty"`
+	ModelIdentifier    string   `json:"model_identifier,omitempty"`
+	ReportedAssetTag   string   `json:"reported_asset_tag,omitempty"`
+	SystemSerialNumber string   `json:"system_serial_number,omitempty"`
+	BaseBoardSerial    string   `json:"base_board_serial_number,omitempty"`
+	TPM                *TPMInfo `json:"tpm,omitempty"`
+	ClientVersion      string   `json:"client_version,omitempty"`
+}
+
+// System is what a device says of its operating system, and of who uses it.
+type System struct {
+	OSID       string `json:"os_id,omitempty"`
+	OSVersion  string `json:"os_version,omitempty"`
+	OSBuild    string `json:"os_build,omitempty"`
+	OSUsername string `json:"os_username,omitempty"`
 }
 
 // Device is a machine in the inventory, unique by (OSType, AssetTag), with a UUID.
@@ -169,7 +167,17 @@ type Device struct {
 	Credentials  []Credential `json:"credentials,omitempty"`
 	CreateTime   time.Time    `json:"create_time,omitzero"`
 	UpdateTime   time.Time    `json:"update_time,omitzero"`
+	Health       *Health      `json:"health,omitempty"`
 	Collected    []Data       `json:"collected_data,omitempty"`
+}
+
+// CloneHealth is a copy of the device's health, empty where it has none, to be changed and put back.
+func (d *Device) CloneHealth() *Health {
+	if d.Health == nil {
+		return &Health{}
+	}
+	h := *d.Health
+	return &h
 }
 
 // Credential finds a credential by id.

@@ -38,10 +38,19 @@ type Proof struct {
 	Quote     *Quote
 }
 
-// Quote is the state of a machine's start: a TPMS_ATTEST of TPM2_Quote, its TPMT_SIGNATURE, and the values of the
-// SHA-256 PCRs 0 to 7 in order.
+// Quote is the state of a machine's start: a TPMS_ATTEST of TPM2_Quote, its TPMT_SIGNATURE, and the values of
+// QuotedPCRs. Log is the event log of the start, or NoLog says why there is none.
 type Quote struct {
 	Statement []byte
 	Signature []byte
 	PCRs      []byte
+	Log       []byte
+	NoLog     string
 }
+
+// QuotedPCRs are the SHA-256 PCRs that are quoted, in order: 0 to 7 are the firmware's and the boot manager's, 8 and 9
+// the boot loader's, 14 shim's. What the running system extends (10 to 13, 15) is left out: no log would replay to it.
+var QuotedPCRs = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14}
+
+// MaxEventLog is the longest event log that travels.
+const MaxEventLog = 1 << 20

@@ -41,10 +41,12 @@ const (
 
 	SessionStart Kind = "session.start"
 	SessionEnd   Kind = "session.end"
-	Exec         Kind = "exec"
-	SCP          Kind = "scp"
-	Port         Kind = "port"
-	Auth         Kind = "auth" // a refused attempt; Session.Reason says why
+	// SessionTerminate is that an administrator ended a session: Session says which, Resource whose.
+	SessionTerminate Kind = "session.terminate"
+	Exec             Kind = "exec"
+	SCP              Kind = "scp"
+	Port             Kind = "port"
+	Auth             Kind = "auth" // a refused attempt; Session.Reason says why
 
 	DBSessionStart  Kind = "db.session.start"
 	DBSessionQuery  Kind = "db.session.query"
@@ -112,12 +114,13 @@ var kinds = map[Kind]spec{
 	CertCreate: {success: "TC000I"},
 	HostJoin:   {success: "TJ001I", failure: "TJ001W"},
 
-	SessionStart: {success: "T2000I", writers: doors},
-	SessionEnd:   {success: "T2004I", failure: "T2004I", writers: doors},
-	Exec:         {success: "T3002I", failure: "T3002I", writers: shells},
-	SCP:          {success: "T3004I", failure: "T3004I", writers: nodeSSH},
-	Port:         {success: "T3003I", failure: "T3003I", writers: shells},
-	Auth:         {failure: "T3007W", writers: agents},
+	SessionStart:     {success: "T2000I", writers: doors},
+	SessionEnd:       {success: "T2004I", failure: "T2004I", writers: doors},
+	SessionTerminate: {success: "T2009I"},
+	Exec:             {success: "T3002I", failure: "T3002I", writers: shells},
+	SCP:              {success: "T3004I", failure: "T3004I", writers: nodeSSH},
+	Port:             {success: "T3003I", failure: "T3003I", writers: shells},
+	Auth:             {failure: "T3007W", writers: agents},
 
 	DBSessionStart:  {success: "TDB00I", failure: "TDB00W", writers: onlyDB},
 	DBSessionQuery:  {success: "TDB02I", failure: "TDB02I", writers: onlyDB},

@@ -13,14 +13,9 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/target"
-)
-
-// The ages that a picture may have.
-const (
-	AdmitAge = 30 * time.Second // older admits nobody to a strict role
-	LiveAge  = 5 * time.Minute  // older ends the sessions of strict roles
 )
 
 // Pictures gives the current picture with its age, and a channel that is closed at the next change. snapshot.Mirror
@@ -42,14 +37,18 @@ type Gate struct {
 	host     identity.Host
 	now      func() time.Time
 
-	mu       sync.Mutex
-	sessions map[string]*Session // guarded by mu; by id
-	closed   bool                // guarded by mu
+	mu        sync.Mutex
+	index     index                 // guarded by mu: the live sessions
+	reviewed  *snapshot.Picture     // guarded by mu: the picture that all of them but the unsettled were decided by
+	unsettled map[*Session]struct{} // guarded by mu: those let in by another picture than reviewed
+	closed    bool                  // guarded by mu
+	news      news                  // guarded by mu, its bell apart
 }
 
 // New makes a gate; Run must run for sessions to end in time.
 func New(p Pictures, r Recorder, host identity.Host, now func() time.Time) *Gate {
-	return &Gate{pictures: p, recorder: r, host: host, now: now, sessions: map[string]*Session{}}
+	return &Gate{pictures: p, recorder: r, host: host, now: now, index: newIndex(), reviewed: &snapshot.Picture{},
+		unsettled: map[*Session]struct{}{}, news: newNews()}
 }
 
 // Request is what somebody with a verified certificate asks for.
@@ -57,8 +56,10 @@ type Request struct {
 	Identity *identity.User
 	Target   target.Target
 	Action   target.Action
-	// Start is the event that the admission is recorded as; gate fills in who, where and the session.
+	// Start is the event that the admission is recorded as, End the kind of its end's, session.end where it is empty;
+	// gate fills in who, where and the session.
 	Start event.Event
+	End   event.Kind
 }
 
 // Admit lets a request in or refuses it with a fault fit to print. Either is in the audit log before Admit returns;
@@ -67,7 +68,7 @@ type Request struct {
 func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
 	s := &Session{gate: g, id: uuid.NewString(), request: req, admitted: g.now()}
 	s.active.Store(s.admitted.UnixNano())
-	picture, err := g.decide(s, AdmitAge)
+	picture, err := g.let(s)
 	if err != nil {
 		return nil, g.refuse(ctx, s, err)
 	}
@@ -76,47 +77,108 @@ func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	for {
-		g.mu.Lock()
-		current, _ := g.pictures.Current()
-		if g.closed {
-			g.mu.Unlock()
-			s.cancel(nil)
-			return nil, fault.New(fault.Unavailable, "this agent is stopping").WithReason("stopping")
+		done, err := g.enter(s, picture)
+		if err != nil {
+			s.cancel(err)
+			s.over(err)
+			return nil, err
 		}
-		if current == picture {
-			g.sessions[s.id] = s
-			g.mu.Unlock()
+		if done {
 			return s, nil
 		}
-		g.mu.Unlock()
 		// The picture changed while the event was being written: decide again, by the one that is current now.
-		if picture, err = g.decide(s, AdmitAge); err != nil {
+		if picture, err = g.let(s); err != nil {
 			s.cancel(err)
+			s.over(err)
 			return nil, g.refuse(ctx, s, err)
 		}
 	}
 }
 
-// decide asks access about a session as it is now; the error is a fault fit to print.
-func (g *Gate) decide(s *Session, maxAge time.Duration) (*snapshot.Picture, error) {
+// let decides, by the current picture, whether a session may begin.
+func (g *Gate) let(s *Session) (*snapshot.Picture, error) {
 	picture, age := g.pictures.Current()
-	req, live := s.ask()
+	v, err := g.judge(view{picture, age, picture.Settings.AdmitAge()}, s.asked(), false, s.id)
+	if err == nil {
+		s.take(v)
+	}
+	return picture, err
+}
+
+// enter takes a session among the live ones, unless the picture is no longer the one that let it in.
+func (g *Gate) enter(s *Session, by *snapshot.Picture) (bool, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false, fault.New(fault.Unavailable, "this agent is stopping").WithReason("stopping")
+	}
+	if current, _ := g.pictures.Current(); current != by {
+		return false, nil
+	}
+	g.index.add(s, s.Identity())
+	if by != g.reviewed {
+		g.unsettled[s] = struct{}{}
+	}
+	g.news.add(s.id)
+	return true, nil
+}
+
+// view is what to decide by: a picture, its age, and the age from which it is too old.
+type view struct {
+	picture *snapshot.Picture
+	age     time.Duration
+	oldest  time.Duration
+}
+
+// verdict is that a request is allowed, and as whom it goes on.
+type verdict struct {
+	who      *identity.User
+	decision access.Decision
+}
+
+// judge asks access about a request; the error is a fault fit to print. A session that a later login of its user on its
+// device continues must be allowed as what it was, its end apart, and as what it goes on as. live says that it was let
+// in before: then the end of its certificate is for its limits to judge.
+func (g *Gate) judge(by view, req Request, live bool, id string) (verdict, error) {
+	if end := by.picture.Ended[id]; end != nil {
+		return verdict{}, ended(end)
+	}
+	v, err := g.ask(by, req, live)
+	if err != nil {
+		return v, err
+	}
+	if next := by.picture.Continues(v.who); next != nil {
+		req.Identity = next
+		return g.ask(by, req, true)
+	}
+	return v, nil
+}
+
+func (g *Gate) ask(by view, req Request, live bool) (verdict, error) {
 	now := g.now()
-	if live && !s.Limits().DisconnectExpiredCert {
-		open := *req.Identity
+	who := req.Identity
+	if live && who != nil {
+		open := *who
 		open.Validity.Expires = now.Add(time.Hour)
-		req.Identity = &open
+		who = &open
 	}
-	d, in := picture.Decide(req.Identity, req.Target, req.Action, now)
+	d, in := by.picture.Decide(who, req.Target, req.Action, now)
 	if !d.Allowed {
-		f := access.Refusal(d, in)
-		return picture, &refusal{fault: f, source: d.Source.Name}
+		return verdict{}, &refusal{fault: access.Refusal(d, in), source: d.Source.Name}
 	}
-	if age > maxAge && d.Limits.Strict {
-		return picture, stale(age)
+	if by.age > by.oldest && d.Limits.Strict {
+		return verdict{}, stale(by.age)
 	}
-	s.setLimits(d)
-	return picture, nil
+	return verdict{req.Identity, d}, nil
+}
+
+// ended words an administrator's end of a session.
+func ended(e *live.End) error {
+	f := fault.New(fault.Denied, "the session was ended by %s", e.By).WithReason("ended")
+	if e.Message != "" {
+		f = f.WithCause("%s", e.Message)
+	}
+	return f
 }
 
 // refusal is a refusal by access with the role, lock or setting behind it, for the audit log.
@@ -165,7 +227,7 @@ func (g *Gate) startEvent(s *Session) event.Event {
 
 // event fills in who, where and the session.
 func (g *Gate) event(s *Session, ev event.Event) event.Event {
-	req := s.request
+	req := s.asked()
 	if u := req.Identity; u != nil {
 		ev.User = u.Name
 		if d := u.Device; d != nil {
@@ -183,54 +245,4 @@ func (g *Gate) event(s *Session, ev event.Event) event.Event {
 	}
 	ev.Session = &session
 	return ev
-}
-
-// Run decides every live session again whenever the picture changes, and each second for what time does, until ctx
-// ends; then it ends all sessions.
-func (g *Gate) Run(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		changed := g.pictures.Changed()
-		g.review()
-		select {
-		case <-changed:
-		case <-tick.C:
-		case <-ctx.Done():
-			g.shut()
-			return
-		}
-	}
-}
-
-func (g *Gate) review() {
-	for _, s := range g.Sessions() {
-		if err := s.overdue(g.now()); err != nil {
-			s.finish(err)
-			continue
-		}
-		if _, err := g.decide(s, LiveAge); err != nil {
-			s.finish(fault.Of(err))
-		}
-	}
-}
-
-func (g *Gate) shut() {
-	g.mu.Lock()
-	g.closed = true
-	g.mu.Unlock()
-	for _, s := range g.Sessions() {
-		s.finish(fault.New(fault.Unavailable, "the agent is stopping").WithReason("stopping"))
-	}
-}
-
-// Sessions lists the live ones.
-func (g *Gate) Sessions() []*Session {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := make([]*Session, 0, len(g.sessions))
-	for _, s := range g.sessions {
-		out = append(out, s)
-	}
-	return out
 }

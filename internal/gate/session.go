@@ -23,9 +23,9 @@ type Session struct {
 	active   atomic.Int64 // when something last went through, in Unix nanoseconds
 
 	mu       sync.Mutex
-	request  Request         // guarded by mu: its identity can be replaced
+	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays
 	decision access.Decision // guarded by mu
-	decided  bool            // guarded by mu
+	changed  chan struct{}   // guarded by mu: closed and replaced when the limits change; nil before somebody asked
 }
 
 // ID is the session's UUID.
@@ -54,44 +54,47 @@ func (s *Session) Decision() access.Decision {
 // Touch says that the person did something.
 func (s *Session) Touch() { s.active.Store(s.gate.now().UnixNano()) }
 
-// Record writes an event of this session; what must not happen unrecorded waits for it.
-func (s *Session) Record(ctx context.Context, ev event.Event) error {
+// Changed is closed when the session's limits change.
+func (s *Session) Changed() <-chan struct{} {
 	s.mu.Lock()
-	shadow := &Session{gate: s.gate, id: s.id, request: s.request}
-	s.mu.Unlock()
-	if err := s.gate.recorder.Write(ctx, s.gate.event(shadow, ev)); err != nil {
-		return s.gate.unrecorded(err)
+	defer s.mu.Unlock()
+	if s.changed == nil {
+		s.changed = make(chan struct{})
 	}
-	return nil
+	return s.changed
 }
 
-// Replace gives the session a new identity of the same user, and decides again: a later login of theirs.
-func (s *Session) Replace(u *identity.User) error {
-	s.mu.Lock()
-	if s.request.Identity == nil || u == nil || s.request.Identity.Name != u.Name {
-		s.mu.Unlock()
-		return fault.New(fault.Denied, "a session keeps its user")
-	}
-	s.request.Identity = u
-	s.mu.Unlock()
-	if _, err := s.gate.decide(s, LiveAge); err != nil {
-		s.finish(fault.Of(err))
-		return fault.Of(err)
+// Record writes an event of this session; what must not happen unrecorded waits for it.
+func (s *Session) Record(ctx context.Context, ev event.Event) error {
+	if err := s.gate.recorder.Write(ctx, s.gate.event(s, ev)); err != nil {
+		return s.gate.unrecorded(err)
 	}
 	return nil
 }
 
 // End takes the session off the gate and records its end; why may be nil. Call it once all that the session carried
 // is over.
-func (s *Session) End(kind event.Kind, why error) {
-	s.gate.mu.Lock()
-	_, live := s.gate.sessions[s.id]
-	delete(s.gate.sessions, s.id)
-	s.gate.mu.Unlock()
+func (s *Session) End(why error) {
+	g := s.gate
+	g.mu.Lock()
+	was := g.index.remove(s, s.Identity())
+	delete(g.unsettled, s)
+	if was {
+		g.news.end(s.id)
+	}
+	g.mu.Unlock()
 	cause := context.Cause(s.ctx)
 	s.cancel(why)
-	if !live {
-		return
+	if was {
+		s.over(cause)
+	}
+}
+
+// over records the end of a session whose start is on record.
+func (s *Session) over(cause error) {
+	kind := s.asked().End
+	if kind == "" {
+		kind = event.SessionEnd
 	}
 	ev := event.Event{Kind: kind, Success: true, Session: &event.Session{Reason: "closed"}}
 	if cause != nil {
@@ -105,17 +108,22 @@ func (s *Session) End(kind event.Kind, why error) {
 
 func (s *Session) finish(why error) { s.cancel(why) }
 
-// ask is what to decide, and whether the session was decided before.
-func (s *Session) ask() (Request, bool) {
+// asked is what to decide.
+func (s *Session) asked() Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.request, s.decided
+	return s.request
 }
 
-func (s *Session) setLimits(d access.Decision) {
+// take gives the session what was decided.
+func (s *Session) take(v verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.decision, s.decided = d, true
+	if s.changed != nil && v.decision.Limits != s.decision.Limits {
+		close(s.changed)
+		s.changed = nil
+	}
+	s.request.Identity, s.decision = v.who, v.decision
 }
 
 // overdue is why time alone ends the session, or nil.

@@ -43,23 +43,26 @@ type Grant struct {
 
 // User is a user's identity. Its zero value names nobody and is refused everywhere.
 type User struct {
-	Name      string
-	Cluster   string
-	Kind      Kind
-	Roles     []string
-	Traits    map[string][]string
-	Device    *Device
-	KeyPolicy KeyPolicy
-	Grant     Grant
-	LoginIP   netip.Addr
-	PinnedIP  netip.Addr
-	Validity  Validity
+	Name      string              `json:"name"`
+	Cluster   string              `json:"cluster"`
+	Kind      Kind                `json:"kind"`
+	Roles     []string            `json:"roles"`
+	Traits    map[string][]string `json:"traits,omitempty"`
+	Device    *Device             `json:"device,omitempty"`
+	KeyPolicy KeyPolicy           `json:"key_policy"`
+	Grant     Grant               `json:"grant"`
+	MFADevice string              `json:"mfa_device,omitempty"` // the id of the login's second factor, "" where there was none
+	LoginIP   netip.Addr          `json:"login_ip,omitzero"`
+	PinnedIP  netip.Addr          `json:"pinned_ip,omitzero"`
+	Validity  Validity            `json:"validity"`
 }
 
-// Validity is when an identity was issued and when it ends, in UTC.
+// Validity is when an identity was issued and when it ends, in UTC, and the serial number of its certificates, in hex:
+// the X.509 certificate's, whose lower 64 bits are the SSH certificate's.
 type Validity struct {
-	IssuedAt time.Time
-	Expires  time.Time
+	Serial   string    `json:"serial,omitempty"`
+	IssuedAt time.Time `json:"issued_at"`
+	Expires  time.Time `json:"expires"`
 }
 
 // Device is the trusted device that an identity is bound to. All of ID, AssetTag and CredentialID are set, or there

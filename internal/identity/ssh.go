@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"math/big"
 	"net/netip"
 	"slices"
 	"time"
@@ -28,6 +29,9 @@ const (
 	// optSourceAddress is the critical option that pins a certificate to an address.
 	optSourceAddress = "source-address"
 )
+
+// lower64 masks what an SSH certificate's serial number holds of the identity's.
+var lower64 = new(big.Int).SetUint64(1<<64 - 1)
 
 // SSHPermissions is what a user's SSH certificate says of this identity.
 func (u *User) SSHPermissions() (ssh.Permissions, error) {
@@ -101,6 +105,9 @@ func (u *User) agrees(c *ssh.Certificate) error {
 		if have != expect || ok != wanted {
 			return fmt.Errorf("extension %s does not agree with the identity", name)
 		}
+	}
+	if n, ok := new(big.Int).SetString(u.Validity.Serial, 16); ok && n.And(n, lower64).Uint64() != c.Serial {
+		return errors.New("serial number does not agree with the identity")
 	}
 	if c.CriticalOptions[optSourceAddress] != want.CriticalOptions[optSourceAddress] {
 		return errors.New("source-address does not agree with the identity")

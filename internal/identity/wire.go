@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/netip"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ type attributes struct {
 	Grant    Grant               `json:"grant"`
 	LoginIP  netip.Addr          `json:"login_ip,omitzero"`
 	PinnedIP netip.Addr          `json:"pinned_ip,omitzero"`
+	MFA      string              `json:"mfa_device,omitempty"`
+	Serial   string              `json:"serial,omitempty"`
 	IssuedAt time.Time           `json:"issued_at"`
 }
 
@@ -38,7 +41,7 @@ func (u *User) attributes() ([]byte, error) {
 	}
 	return json.Marshal(attributes{
 		V: attributesVersion, Cluster: u.Cluster, Kind: u.Kind, Roles: u.Roles, Traits: u.Traits, Device: u.Device,
-		Key: u.KeyPolicy, Grant: u.Grant, LoginIP: u.LoginIP, PinnedIP: u.PinnedIP,
+		Key: u.KeyPolicy, Grant: u.Grant, LoginIP: u.LoginIP, PinnedIP: u.PinnedIP, MFA: u.MFADevice, Serial: u.Validity.Serial,
 		IssuedAt: u.Validity.IssuedAt.UTC(),
 	})
 }
@@ -61,7 +64,7 @@ func parseAttributes(raw []byte, u *User) error {
 	}
 	u.Cluster, u.Kind, u.Roles, u.Traits, u.Device = a.Cluster, a.Kind, a.Roles, a.Traits, a.Device
 	u.KeyPolicy, u.Grant, u.LoginIP, u.PinnedIP = a.Key, a.Grant, a.LoginIP, a.PinnedIP
-	u.Validity.IssuedAt = a.IssuedAt
+	u.MFADevice, u.Validity.Serial, u.Validity.IssuedAt = a.MFA, a.Serial, a.IssuedAt
 	return u.check()
 }
 
@@ -86,6 +89,14 @@ func (u *User) check() error {
 	}
 	if u.Validity.IssuedAt.IsZero() {
 		return errors.New("identity without a time of issue")
+	}
+	if u.MFADevice != "" && !ValidName(u.MFADevice) {
+		return errors.New("second factor's id is not fit for a certificate")
+	}
+	if s := u.Validity.Serial; s != "" {
+		if n, ok := new(big.Int).SetString(s, 16); !ok || n.Sign() <= 0 || n.BitLen() > 160 {
+			return errors.New("identity with a serial number that is none")
+		}
 	}
 	return u.checkDevice()
 }

@@ -50,6 +50,9 @@ func FromX509(c *x509.Certificate) (*User, error) {
 	if err := parseAttributes(raw, u); err != nil {
 		return nil, err
 	}
+	if u.Validity.Serial != "" && fmt.Sprintf("%x", c.SerialNumber) != u.Validity.Serial {
+		return nil, errors.New("serial number does not agree with the identity")
+	}
 	var want Device
 	if u.Device != nil {
 		want = *u.Device

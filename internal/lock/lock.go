@@ -65,7 +65,7 @@ func (l *Lock) Matches(who *identity.User, where target.Target, what target.Acti
 	if t.ServerID != "" && (t.ServerID != where.ID || where.Kind == target.Administration) {
 		return false
 	}
-	if t.MFADevice != "" && !has(who.Traits["mfa_device"], t.MFADevice) {
+	if t.MFADevice != "" && t.MFADevice != who.MFADevice {
 		return false
 	}
 	if *t == (Target{}) { // it cannot be read, or names what this build does not know

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/google/uuid"
+
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -17,10 +19,11 @@ func badLogin() error {
 		WithFix("tsh login --user=USER   (an administrator can set it anew: tctl users reset USER)")
 }
 
-func (s *Service) factors(ctx context.Context, from identity.Caller, start Start, c Conversation) error {
+// factors checks what the person proves, and returns the id of the second factor that they used, "" without one.
+func (s *Service) factors(ctx context.Context, from identity.Caller, start Start, c Conversation) (mfa string, err error) {
 	if !identity.ValidName(start.User) {
 		s.Throttle.Failed("", from.Addr)
-		return badLogin()
+		return "", badLogin()
 	}
 	if start.Invite != "" {
 		return s.accept(ctx, from, start, c)
@@ -29,29 +32,29 @@ func (s *Service) factors(ctx context.Context, from identity.Caller, start Start
 }
 
 // known checks the password and, where the cluster wants one, the one-time code of a user.
-func (s *Service) known(ctx context.Context, from identity.Caller, start Start, c Conversation) error {
+func (s *Service) known(ctx context.Context, from identity.Caller, start Start, c Conversation) (mfa string, err error) {
 	password, err := c.Ask(ctx, Prompt{Kind: AskPassword})
 	if err != nil {
-		return err
+		return "", err
 	}
 	code, wanted := "", s.Settings().NeedsOTP()
 	if wanted {
 		if code, err = c.Ask(ctx, Prompt{Kind: AskOTP}); err != nil {
-			return err
+			return "", err
 		}
 	}
 	done, err := s.Throttle.Turn(ctx, start.User, from.Addr)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer done()
 	secret, revision, err := s.Records.Secret(ctx, start.User)
 	if err != nil {
-		return err
+		return "", err
 	}
 	right, err := s.Passwords.Matches(ctx, secret.Password, password)
 	if err != nil {
-		return err
+		return "", err
 	}
 	step := secret.OTPStep
 	if wanted {
@@ -61,14 +64,20 @@ func (s *Service) known(ctx context.Context, from identity.Caller, start Start, 
 	}
 	if !right {
 		s.Throttle.Failed(start.User, from.Addr)
-		return badLogin()
+		return "", badLogin()
+	}
+	if !wanted {
+		return "", nil
 	}
 	// The step is remembered before anything is issued, and only by one of two logins that show the same code.
-	if step != secret.OTPStep {
+	if step != secret.OTPStep || secret.OTPID == "" {
 		secret.OTPStep = step
+		if secret.OTPID == "" {
+			secret.OTPID = uuid.NewString()
+		}
 		_, err = s.remember(ctx, start.User, secret, revision)
 	}
-	return err
+	return secret.OTPID, err
 }
 
 func (s *Service) remember(ctx context.Context, user string, secret records.Secret, revision uint64) (uint64, error) {
@@ -109,38 +118,39 @@ func (s *Service) notices(ctx context.Context, user string, from *identity.Devic
 }
 
 // accept spends an invite: a new password and, where the cluster wants codes, a new secret proven by a first code.
-func (s *Service) accept(ctx context.Context, from identity.Caller, start Start, c Conversation) error {
+func (s *Service) accept(ctx context.Context, from identity.Caller, start Start, c Conversation) (mfa string, err error) {
 	invite, revision, err := s.Records.Invite(ctx, start.Invite)
 	if err != nil {
 		s.Throttle.Failed(start.User, from.Addr)
-		return err
+		return "", err
 	}
 	if invite.User != start.User || !s.Now().Before(invite.Expires) {
 		s.Throttle.Failed(start.User, from.Addr)
-		return fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").
+		return "", fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").
 			WithCause("it is unknown, was used, is over, or is for another user")
 	}
 	password, err := c.Ask(ctx, Prompt{Kind: AskNewPassword})
 	if err != nil {
-		return err
+		return "", err
 	}
 	hash, err := s.Passwords.Hash(ctx, password)
 	if err != nil {
-		return err
+		return "", err
 	}
 	secret, secretRevision, err := s.Records.Secret(ctx, start.User)
 	if err != nil {
-		return err
+		return "", err
 	}
 	secret.Password, secret.Changed = hash, s.Now().UTC()
 	if s.Settings().NeedsOTP() {
+		secret.OTPID = uuid.NewString() // another factor, which locks on the old one do not touch
 		if secret.OTP, secret.OTPStep, err = s.newOTP(ctx, start.User, c); err != nil {
-			return err
+			return "", err
 		}
 	}
 	ops, err := records.PutSecret(start.User, secret, secretRevision)
 	if err != nil {
-		return err
+		return "", err
 	}
 	key := records.InviteKey(start.Invite)
 	ops = append(ops, store.CheckRevision(key, revision), store.Delete(key))
@@ -149,11 +159,11 @@ func (s *Service) accept(ctx context.Context, from identity.Caller, start Start,
 		Resource: &event.Resource{ResourceKind: "user", ResourceName: start.User, Changes: []string{"password", "otp"}}}
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil {
 		if conflicts(err) {
-			return fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").WithCause("it was used meanwhile")
+			return "", fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").WithCause("it was used meanwhile")
 		}
-		return err
+		return "", err
 	}
-	return nil
+	return secret.OTPID, nil
 }
 
 // newOTP shows a new secret and takes a first code of it, three times at most.

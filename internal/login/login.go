@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/lock"
-	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/snapshot"
@@ -34,6 +32,8 @@ type Conversation interface {
 	Ask(ctx context.Context, p Prompt) (string, error)
 	// Hello asks for the first message of a device ceremony; nil and a reason mean that there is none.
 	Hello(ctx context.Context, mode string) (msg []byte, reason string, err error)
+	// Receive waits for a further message of the ceremony.
+	Receive(ctx context.Context) ([]byte, error)
 	// Exchange sends a message of the ceremony and returns the answer.
 	Exchange(ctx context.Context, msg []byte) ([]byte, error)
 	// Send sends the ceremony's last message.
@@ -72,8 +72,8 @@ type Start struct {
 // Devices proves devices.
 type Devices interface {
 	// Authenticate runs a ceremony from its first message for a user and returns the proven device. It records the
-	// outcome, whatever it is.
-	Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Conversation) (*identity.Device, error)
+	// outcome, whatever it is. The notices are for the person.
+	Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Conversation) (*identity.Device, []string, error)
 }
 
 // Pictures gives the current picture.
@@ -129,7 +129,8 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err := s.Throttle.Allow(start.User, from.Addr); err != nil {
 		return Result{}, err
 	}
-	if err := s.factors(ctx, from, start, c); err != nil {
+	mfa, err := s.factors(ctx, from, start, c)
+	if err != nil {
 		return Result{}, err
 	}
 	s.Throttle.Succeeded(start.User, from.Addr)
@@ -138,7 +139,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 		return Result{}, err
 	}
 	id := identity.User{Name: account.Name, Kind: account.Kind, Roles: account.Roles, Traits: account.Traits,
-		KeyPolicy: identity.KeyAnywhere, LoginIP: from.Addr.Unmap()}
+		KeyPolicy: identity.KeyAnywhere, MFADevice: mfa, LoginIP: from.Addr.Unmap()}
 	if id.Kind == "" {
 		id.Kind = identity.Human
 	}
@@ -151,7 +152,8 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
-	if err := s.device(ctx, from, start, &id, c); err != nil {
+	told, err := s.device(ctx, from, start, &id, c)
+	if err != nil {
 		return Result{}, err
 	}
 	if _, err := s.still(ctx, revision, &id); err != nil {
@@ -167,7 +169,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 	if err != nil {
 		return Result{}, err
 	}
-	r.Notices = notices
+	r.Notices = append(notices, told...)
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil && !errors.Is(err, store.ErrConflict) {
 		return Result{}, err
 	} else if err != nil { // somebody else took the notices; they are shown twice rather than never
@@ -180,17 +182,17 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 
 // still refuses, once the person and the device have answered, a user who was changed or locked meanwhile. It asks the
 // store, which the picture may be behind; the revision is a condition of what is issued, so nothing slips in after it.
-func (s *Service) still(ctx context.Context, revision uint64, id *identity.User) ([]lock.Lock, error) {
+func (s *Service) still(ctx context.Context, revision uint64, id *identity.User) (lock.Set, error) {
 	account, now, err := s.Records.Account(ctx, id.Name)
 	if err != nil {
-		return nil, err
+		return lock.Set{}, err
 	}
 	if now != revision {
-		return nil, userChanged()
+		return lock.Set{}, userChanged()
 	}
 	locks, err := s.Records.Locks(ctx)
 	if err != nil {
-		return nil, err
+		return lock.Set{}, err
 	}
 	return locks, s.standing(locks, account, id)
 }
@@ -200,7 +202,7 @@ func userChanged() *fault.Error {
 }
 
 // standing refuses users that may not log in, whatever they prove. The identity counts as issued now.
-func (s *Service) standing(locks []lock.Lock, a *identity.Account, id *identity.User) error {
+func (s *Service) standing(locks lock.Set, a *identity.Account, id *identity.User) error {
 	now := s.Now()
 	if a.Locked(now) {
 		return fault.New(fault.Denied, "user %q is locked", a.Name).WithReason("user_locked").
@@ -208,11 +210,9 @@ func (s *Service) standing(locks []lock.Lock, a *identity.Account, id *identity.
 	}
 	fresh := *id
 	fresh.Validity.IssuedAt = now
-	for _, l := range locks {
-		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(&fresh, target.Target{}, target.Action{}) {
-			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
-				WithCause("%s", lockCause(l.Message, l.Name)).WithFix("ask an administrator: tctl rm lock/%s", l.Name)
-		}
+	if l := locks.MatchUser(&fresh, now); l != nil {
+		return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
+			WithCause("%s", lockCause(l.Message, l.Name)).WithFix("ask an administrator: tctl rm lock/%s", l.Name)
 	}
 	return nil
 }
@@ -257,37 +257,38 @@ func (s *Service) grants(p *snapshot.Picture, id *identity.User, wanted time.Dur
 	return logins, ttl
 }
 
-// device asks for the device's proof. A proof that fails leaves the login without a device; the person is told why.
-func (s *Service) device(ctx context.Context, from identity.Caller, start Start, id *identity.User, c Conversation) error {
+// device asks for the device's proof. A proof that fails leaves the login without a device; the person is told why. What
+// comes back is for the person.
+func (s *Service) device(ctx context.Context, from identity.Caller, start Start, id *identity.User, c Conversation) ([]string, error) {
 	picture, _ := s.Pictures.Current()
 	hello, _, err := c.Hello(ctx, string(picture.Settings.DeviceTrust.Mode))
 	if err != nil || hello == nil {
-		return err
+		return nil, err
 	}
 	pin, err := s.clusterCA(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	spki, err := x509.MarshalPKIXPublicKey(start.Key)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	b := ceremony.Binding{Purpose: ceremony.Login, ClusterCA: pin, User: id.Name, SessionKey: spki}
 	if start.Reissue {
 		b.Purpose, b.Upgraded = ceremony.Reissue, from.Certificate
 	}
-	dev, err := s.Devices.Authenticate(ctx, b, hello, c)
+	dev, told, err := s.Devices.Authenticate(ctx, b, hello, c)
 	if err != nil {
 		if ctx.Err() != nil {
-			return err
+			return nil, err
 		}
-		return c.Refuse(ctx, fault.Of(err))
+		return nil, c.Refuse(ctx, fault.Of(err))
 	}
 	id.Device = dev
 	if dev.Level.Hardware() {
 		id.KeyPolicy = identity.KeyHardware
 	}
-	return nil
+	return told, nil
 }
 
 func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
@@ -296,20 +297,6 @@ func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	return cluster.PinHash(public.TLSHost), nil
-}
-
-// issue signs, given that the user's record is at the revision that everything was decided by.
-func (s *Service) issue(ctx context.Context, start Start, id identity.User, logins []string, revision uint64) (Result, error) {
-	prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: logins, Device: eventDevice(id.Device),
-		Given: []store.Op{records.Unchanged(manifest.User, id.Name, revision)}})
-	if err != nil {
-		return Result{}, fmt.Errorf("prepare certificates: %w", err)
-	}
-	certs, err := prepared.Issue(ctx)
-	if conflicts(err) {
-		return Result{}, userChanged().Wrapping(err)
-	}
-	return Result{UserCertificates: certs}, err
 }
 
 // reissue upgrades the caller's certificate: the same user, roles, traits and expiry, and a device beside.
@@ -334,7 +321,8 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	if err := s.standing(picture.Locks, account, &id); err != nil {
 		return Result{}, err
 	}
-	if err := s.device(ctx, from, start, &id, c); err != nil {
+	told, err := s.device(ctx, from, start, &id, c)
+	if err != nil {
 		return Result{}, err
 	}
 	locks, err := s.still(ctx, revision, &id)
@@ -350,14 +338,16 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	}
 	scratch := identity.User{Name: id.Name, Roles: id.Roles, Traits: id.Traits}
 	logins, _ := s.grants(picture, &scratch, 0)
-	return s.issue(ctx, start, id, logins, revision)
+	r, err := s.issue(ctx, start, id, logins, revision)
+	r.Notices = told
+	return r, err
 }
 
 // current refuses to renew what a lock has ended, by the certificate's own time of issue. A lock on the certificate's
 // device credential does not count: a reissue proves the same device anew, by the credential that it has now.
-func (s *Service) current(locks []lock.Lock, u *identity.User) error {
+func (s *Service) current(locks lock.Set, u *identity.User) error {
 	now := s.Now()
-	for _, l := range locks {
+	for l := range locks.Candidates(u, target.Target{}, target.Action{}) {
 		if l.Target.DeviceCredential != "" && u.Device != nil {
 			continue
 		}
@@ -372,11 +362,4 @@ func (s *Service) current(locks []lock.Lock, u *identity.User) error {
 func (s *Service) Settings() cluster.Settings {
 	p, _ := s.Pictures.Current()
 	return p.Settings
-}
-
-func eventDevice(d *identity.Device) *event.Device {
-	if d == nil {
-		return nil
-	}
-	return &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
 }

@@ -168,6 +168,9 @@ func (c *talk) Hello(context.Context, string) ([]byte, string, error) {
 func (c *talk) Exchange(context.Context, []byte) ([]byte, error) {
 	return nil, errors.New("nobody there")
 }
+func (c *talk) Receive(context.Context) ([]byte, error) {
+	return nil, errors.New("nobody there")
+}
 func (c *talk) Send(context.Context, []byte) error { return nil }
 func (c *talk) Refuse(_ context.Context, f *fault.Error) error {
 	c.refused = f
@@ -176,8 +179,8 @@ func (c *talk) Refuse(_ context.Context, f *fault.Error) error {
 
 type noDevices struct{}
 
-func (noDevices) Authenticate(context.Context, ceremony.Binding, []byte, Conversation) (*identity.Device, error) {
-	return nil, fault.New(fault.Denied, "unauthorized device").WithReason("unknown_device_credential")
+func (noDevices) Authenticate(context.Context, ceremony.Binding, []byte, Conversation) (*identity.Device, []string, error) {
+	return nil, nil, fault.New(fault.Denied, "unauthorized device").WithReason("unknown_device_credential")
 }
 
 func (b *bench) login(c *talk) (Result, error) {

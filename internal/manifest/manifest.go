@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/role"
 )
@@ -41,6 +42,12 @@ const (
 	App     Kind = "app"
 	OIDC    Kind = "oidc"
 	CapName      = "cluster-auth-preference"
+
+	// What agents hear of beside resources; nobody reads or writes these by name.
+	FollowedLogin Kind = "followed_login"
+	SessionEnd    Kind = "session_end"
+	// Session is what rules call live sessions.
+	Session Kind = "session"
 )
 
 // Metadata is what every resource says of itself.
@@ -67,7 +74,7 @@ type document struct {
 	Spec     any      `json:"spec"`
 }
 
-// shape is what a kind is made of.
+// shape is what a kind is made of. One without words is the programs' own.
 type shape struct {
 	version string
 	words   []string
@@ -82,6 +89,9 @@ var shapes = map[Kind]shape{
 	Token:  {"v2", []string{"tokens"}, func() any { return new(identity.JoinToken) }},
 	Cap:    {"v2", []string{"cap", "cluster-auth-preference"}, func() any { return new(cluster.Settings) }},
 	Node:   {"v2", []string{"nodes"}, func() any { return new(identity.Server) }},
+
+	FollowedLogin: {"v1", nil, func() any { return new(identity.Login) }},
+	SessionEnd:    {"v1", nil, func() any { return new(live.End) }},
 }
 
 // notYet are kinds of the contract whose doors this build does not have.
@@ -92,7 +102,7 @@ var notYet = map[string]Kind{"db": DB, "dbs": DB, "databases": DB, "kube_cluster
 func ParseKind(s string) (Kind, error) {
 	s = strings.ToLower(s)
 	for k, sh := range shapes {
-		if string(k) == s || slices.Contains(sh.words, s) {
+		if len(sh.words) > 0 && (string(k) == s || slices.Contains(sh.words, s)) {
 			return k, nil
 		}
 	}
@@ -129,6 +139,10 @@ func (r *Resource) setName() {
 		s.ID = name
 	case *identity.Server:
 		s.ID = name
+	case *identity.Login:
+		s.Credential = name
+	case *live.End:
+		s.Session = name
 	}
 }
 
@@ -196,6 +210,10 @@ func New(spec any, revision uint64) *Resource {
 		r.Kind, r.Metadata.Name = Cap, CapName
 	case *identity.Server:
 		r.Kind, r.Metadata.Name = Node, s.ID
+	case *identity.Login:
+		r.Kind, r.Metadata.Name = FollowedLogin, s.Credential
+	case *live.End:
+		r.Kind, r.Metadata.Name = SessionEnd, s.Session
 	}
 	return r
 }

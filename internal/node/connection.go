@@ -69,6 +69,7 @@ type connection struct {
 	mu        sync.Mutex
 	sessions  map[*sessionChannel]struct{} // guarded by mu
 	listeners map[string]*remoteForward    // guarded by mu: by what the client asked for
+	leases    [rights]lease                // guarded by mu
 	denials   int                          // guarded by mu
 	noMore    bool                         // guarded by mu: the client promised to open no session any more
 }
@@ -77,6 +78,9 @@ func newConnection(n *Node, a *authenticated, s *gate.Session) *connection {
 	c := &connection{node: n, ssh: a.conn, session: s, slots: make(chan struct{}, maxChannels),
 		sessions: map[*sessionChannel]struct{}{}, listeners: map[string]*remoteForward{}}
 	c.ctx, c.cancel = context.WithCancel(s.Context())
+	for r := range rights {
+		c.newLease(r)
+	}
 	return c
 }
 
@@ -89,6 +93,7 @@ func (c *connection) serve(channels <-chan ssh.NewChannel, requests <-chan *ssh.
 	})
 	c.running.Go(func() { c.global(requests) })
 	c.running.Go(c.keepalive)
+	c.running.Go(c.watchLimits)
 	for ch := range channels {
 		select {
 		case c.slots <- struct{}{}:
@@ -106,7 +111,7 @@ func (c *connection) serve(channels <-chan ssh.NewChannel, requests <-chan *ssh.
 	if !stop() {
 		<-cut
 	}
-	c.session.End(event.SessionEnd, nil)
+	c.session.End(nil)
 }
 
 func (c *connection) open(ch ssh.NewChannel) {

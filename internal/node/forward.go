@@ -34,7 +34,8 @@ func (c *connection) directTCPIP(ch ssh.NewChannel) {
 		_ = ch.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
-	if !c.session.Limits().PortForwarding {
+	ctx, may := c.lease(rightPort)
+	if !may {
 		c.denied(noForwarding, &event.Action{Target: to})
 		_ = ch.Reject(ssh.Prohibited, noForwarding)
 		return
@@ -44,7 +45,7 @@ func (c *connection) directTCPIP(ch ssh.NewChannel) {
 		return
 	}
 	dialer := net.Dialer{Timeout: dialTime, Control: refuseLinkLocal}
-	up, err := dialer.DialContext(c.ctx, "tcp", to)
+	up, err := dialer.DialContext(ctx, "tcp", to)
 	if err != nil {
 		_ = ch.Reject(ssh.ConnectionFailed, err.Error())
 		return
@@ -55,7 +56,7 @@ func (c *connection) directTCPIP(ch ssh.NewChannel) {
 		return
 	}
 	go ssh.DiscardRequests(requests)
-	c.splice(stream, up)
+	c.splice(ctx, stream, up)
 }
 
 // parseDirect reads the target of a direct-tcpip channel, as HOST:PORT.
@@ -94,9 +95,9 @@ func refuseLinkLocal(_, address string, _ syscall.RawConn) error {
 // halfCloser can end one direction.
 type halfCloser interface{ CloseWrite() error }
 
-// splice carries both ways until both are over, or the session is.
-func (c *connection) splice(channel ssh.Channel, up net.Conn) {
-	stop := context.AfterFunc(c.ctx, func() {
+// splice carries both ways until both are over, or the right to it is.
+func (c *connection) splice(ctx context.Context, channel ssh.Channel, up net.Conn) {
+	stop := context.AfterFunc(ctx, func() {
 		up.Close()
 		_ = channel.Close()
 	})
@@ -140,7 +141,8 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 	}
 	network, bind, err := c.bindAddress(m)
 	asked := &event.Action{Target: m.key(), Direction: "listen"}
-	if err != nil || !c.session.Limits().PortForwarding {
+	ctx, may := c.lease(rightPort)
+	if err != nil || !may {
 		text := noForwarding
 		if err != nil {
 			text = err.Error()
@@ -163,7 +165,7 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 	f := &remoteForward{listener: l, address: m.Address, port: uint32(tcp.Port)}
 	key := forwardRequest{m.Address, f.port}.key()
 	c.mu.Lock()
-	full := len(c.listeners) >= maxListeners || c.listeners[key] != nil || c.ctx.Err() != nil
+	full := len(c.listeners) >= maxListeners || c.listeners[key] != nil || ctx.Err() != nil
 	if !full {
 		c.listeners[key] = f
 	}
@@ -243,7 +245,7 @@ func (c *connection) accept(f *remoteForward) {
 			continue
 		}
 		origin := addressOf(conn)
-		c.outward(conn, "forwarded-tcpip", c.session.Limits().PortForwarding, ssh.Marshal(struct {
+		c.outward(conn, "forwarded-tcpip", rightPort, ssh.Marshal(struct {
 			Address    string
 			Port       uint32
 			Originator string
@@ -253,13 +255,15 @@ func (c *connection) accept(f *remoteForward) {
 }
 
 // outward opens a channel to the client for a connection that came in here.
-func (c *connection) outward(conn net.Conn, kind string, granted bool, payload []byte) {
+func (c *connection) outward(conn net.Conn, kind string, by right, payload []byte) {
+	ctx, may := c.lease(by)
+	if !may {
+		conn.Close()
+		return
+	}
 	select {
 	case c.slots <- struct{}{}:
 	default:
-		granted = false
-	}
-	if !granted {
 		conn.Close()
 		return
 	}
@@ -271,7 +275,7 @@ func (c *connection) outward(conn net.Conn, kind string, granted bool, payload [
 			return
 		}
 		go ssh.DiscardRequests(requests)
-		c.splice(channel, conn)
+		c.splice(ctx, channel, conn)
 	})
 }
 
@@ -281,7 +285,7 @@ func (s *sessionChannel) forwardAgent() bool {
 		return false
 	}
 	c := s.conn
-	if !c.session.Limits().AgentForwarding {
+	if _, may := c.lease(rightAgent); !may {
 		s.deny(noAgentForwarding, nil)
 		return false
 	}
@@ -297,7 +301,7 @@ func (s *sessionChannel) forwardAgent() bool {
 			if err != nil {
 				return
 			}
-			c.outward(conn, "auth-agent@openssh.com", c.session.Limits().AgentForwarding, nil)
+			c.outward(conn, "auth-agent@openssh.com", rightAgent, nil)
 		}
 	})
 	return true

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
@@ -97,13 +98,12 @@ func (p *Proxy) ticket(picture *snapshot.Picture, printed string) (identity.Tick
 
 // userLocked finds a lock on all that a user does.
 func (p *Proxy) userLocked(picture *snapshot.Picture, user string) (lock.Lock, bool) {
-	i := slices.IndexFunc(picture.Locks, func(l lock.Lock) bool {
-		return l.Target == lock.Target{User: user} && l.IssuedBefore.IsZero() && l.InForce(p.Now())
-	})
-	if i < 0 {
-		return lock.Lock{}, false
+	for l := range picture.Locks.Candidates(&identity.User{Name: user}, target.Target{}, target.Action{}) {
+		if l.Target == (lock.Target{User: user}) && l.IssuedBefore.IsZero() && l.InForce(p.Now()) {
+			return *l, true
+		}
 	}
-	return picture.Locks[i], true
+	return lock.Lock{}, false
 }
 
 // resolve finds the id of the host that a person means: an id, or a name that one host has.

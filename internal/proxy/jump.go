@@ -13,7 +13,6 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/lock"
-	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
@@ -107,10 +106,8 @@ func (p *Proxy) verify(meta ssh.ConnMetadata, key ssh.PublicKey) (*identity.User
 // locked finds a lock on the user, whatever the target.
 func (p *Proxy) locked(u *identity.User) (lock.Lock, bool) {
 	picture, _ := p.Pictures.Current()
-	for _, l := range picture.Locks {
-		if l.InForce(p.Now()) && l.Target.ServerID == "" && l.Target.Login == "" && l.Matches(u, target.Target{}, target.Action{}) {
-			return l, true
-		}
+	if l := picture.Locks.MatchUser(u, p.Now()); l != nil {
+		return *l, true
 	}
 	return lock.Lock{}, false
 }

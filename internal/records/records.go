@@ -1,10 +1,12 @@
 // Package records is the cluster's resources as typed records in store.
 //
-//	live/KIND/NAME    role, lock, cluster_auth_preference, node: what pictures are made of
+//	live/KIND/NAME    role, lock, cluster_auth_preference, node, followed_login, session_end: what pictures are made of
 //	KIND/NAME         user, token
 //	secret/NAME       what proves a user: never listed, never in a picture
 //	invite/HASH       single-use invites
 //	hostname/ROLE/NAME  the id of the host that holds a name
+//	login/CREDENTIAL  the certificates that a device credential has
+//	session/HOST/ID   the sessions that agents say they carry
 //
 // Reads give resources with their revision; writes are operations, for the caller to commit with their audit event.
 package records
@@ -17,9 +19,11 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/role"
@@ -39,7 +43,7 @@ func New(s store.Store) *Records { return &Records{store: s} }
 
 func prefix(k manifest.Kind) string {
 	switch k {
-	case manifest.Role, manifest.Lock, manifest.Cap, manifest.Node:
+	case manifest.Role, manifest.Lock, manifest.Cap, manifest.Node, manifest.FollowedLogin, manifest.SessionEnd:
 		return LivePrefix + string(k) + "/"
 	}
 	return string(k) + "/"
@@ -122,6 +126,12 @@ func Put(res *manifest.Resource) (store.Op, error) {
 	if t, ok := res.Spec.(*identity.JoinToken); ok && !t.Expires.IsZero() {
 		op = op.Until(t.Expires)
 	}
+	if l, ok := res.Spec.(*identity.Login); ok {
+		op = op.Until(identity.LastEnd(l.Follows))
+	}
+	if e, ok := res.Spec.(*live.End); ok {
+		op = op.Until(e.Expires)
+	}
 	return op, nil
 }
 
@@ -177,25 +187,34 @@ func (r *Records) Roles(ctx context.Context, names []string) ([]*role.Role, erro
 	return out, nil
 }
 
-// Locks reads every lock, for who may not be behind what is stored.
-func (r *Records) Locks(ctx context.Context) ([]lock.Lock, error) {
+// Locks reads every lock, for who may not be behind what is stored. One that this build cannot read locks everybody.
+func (r *Records) Locks(ctx context.Context) (lock.Set, error) {
 	var out []lock.Lock
-	after := ""
+	rng := store.Range{Prefix: prefix(manifest.Lock), Limit: store.MaxPage}
 	for {
-		list, next, err := r.List(ctx, manifest.Lock, after, store.MaxPage)
+		page, err := r.store.List(ctx, rng)
 		if err != nil {
-			return nil, err
+			return lock.Set{}, err
 		}
-		for _, res := range list {
-			if l, ok := res.Spec.(*lock.Lock); ok {
-				out = append(out, *l)
-			}
+		for _, rec := range page.Records {
+			out = append(out, readLock(rec))
+			rng.After = rec.Key
 		}
-		if next == "" {
-			return out, nil
+		if !page.More {
+			return lock.NewSet(out...), nil
 		}
-		after = next
 	}
+}
+
+func readLock(rec store.Record) lock.Lock {
+	res, err := Decode(rec)
+	if err == nil {
+		if l, ok := res.Spec.(*lock.Lock); ok {
+			return *l
+		}
+	}
+	_, name, _ := FromKey(rec.Key)
+	return *access.LockEverybody(name)
 }
 
 // HostNameKey is where the id of the host lies that holds a name.

@@ -18,6 +18,7 @@ import (
 type Secret struct {
 	Password string    `json:"password,omitempty"`
 	OTP      []byte    `json:"otp,omitempty"`
+	OTPID    string    `json:"otp_id,omitempty"` // what locks call the factor: mfa_device
 	OTPStep  int64     `json:"otp_step,omitempty"`
 	Notices  []Notice  `json:"notices,omitempty"`
 	Changed  time.Time `json:"changed,omitzero"`

@@ -127,7 +127,6 @@ func (r *Role) Unenforced() []string {
 	o := r.Options
 	add(o.RequireSessionMFA, "options.require_session_mfa")
 	add(o.RecordSession != "" && o.RecordSession != "off", "options.record_session")
-	add(o.DeviceRequirements != nil && o.DeviceRequirements.SecureBoot, "options.device_requirements.secure_boot")
 	add(len(r.Allow.KubernetesResources) > 0, "allow.kubernetes_resources")
 	add(len(r.Deny.KubernetesResources) > 0, "deny.kubernetes_resources")
 	return out

@@ -96,9 +96,13 @@ func (b *bench) user(a identity.Account) {
 
 func (b *bench) locks() []lock.Lock {
 	b.t.Helper()
-	out, err := b.Records.Locks(b.t.Context())
+	set, err := b.Records.Locks(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	var out []lock.Lock
+	for l := range set.All() {
+		out = append(out, *l)
 	}
 	return out
 }

@@ -271,7 +271,7 @@ func (s *Service) Status(ctx context.Context) (State, error) {
 	picture, _ := s.Pictures.Current()
 	set := picture.Settings
 	st := State{Cluster: s.CA.Cluster(), Pin: cluster.Pin(p.TLSHost), Mode: set.DeviceTrust.Mode, Factors: set.SecondFactors, Locking: set.LockingMode,
-		Counts: map[string]uint64{"roles": uint64(len(picture.Roles)), "locks": uint64(len(picture.Locks)), "hosts": uint64(len(picture.Servers))}}
+		Counts: map[string]uint64{"roles": uint64(len(picture.Roles)), "locks": uint64(picture.Locks.Len()), "hosts": uint64(len(picture.Servers))}}
 	var demand []string // who requires a device
 	if set.DeviceTrust.Mode.Demands() {
 		demand = append(demand, "the cluster's mode")

@@ -7,25 +7,22 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/lock"
-	"github.com/sallyport/sallyport/internal/target"
 )
 
 type resourceMessage = pb.Resource
 
 // reachable refuses, of the calls that device modes leave open, those of users that a lock refuses or whose login is
 // over, and those from elsewhere than a login's pinned address.
-func reachable(locks []lock.Lock, c identity.Caller, now time.Time) error {
+func reachable(locks lock.Set, c identity.Caller, now time.Time) error {
 	if !now.Before(c.User.Validity.Expires) {
 		return fault.New(fault.Unauthenticated, "the login has expired").WithReason("expired").WithFix("tsh login")
 	}
 	if pin := c.User.PinnedIP; pin.IsValid() && pin.Unmap() != c.Addr.Unmap() {
 		return fault.New(fault.Denied, "the login is pinned to another address").WithReason("wrong_address").WithFix("tsh login")
 	}
-	for _, l := range locks {
-		if l.InForce(now) && l.Target.ServerID == "" && l.Target.Login == "" && l.Matches(c.User, target.Target{}, target.Action{}) {
-			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
-				WithFix("tsh login   (or ask an administrator: tctl rm lock/%s)", l.Name)
-		}
+	if l := locks.MatchUser(c.User, now); l != nil {
+		return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
+			WithFix("tsh login   (or ask an administrator: tctl rm lock/%s)", l.Name)
 	}
 	return nil
 }

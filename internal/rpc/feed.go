@@ -12,12 +12,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sallyport/sallyport/api/sallyport/v1"
+	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/snapshot"
-	"github.com/sallyport/sallyport/internal/wire"
 )
 
 type feedHandler struct{ s *Server }
@@ -39,9 +39,14 @@ func (h *feedHandler) Follow(ctx context.Context, stream *connect.BidiStream[pb.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	f := &follower{feedHandler: h, host: *host, stream: stream, changes: make(chan snapshot.Change), pings: make(chan uint64, 16)}
+	after := uint64(0)
+	if h.s.use.Feed.Resumes(first.Run, first.After) {
+		after = first.After
+		f.sent.Store(after)
+	}
 	go f.receive(ctx, cancel)
 	go func() {
-		cancel(h.s.use.Feed.Follow(ctx, first.After, func(c snapshot.Change) error {
+		cancel(h.s.use.Feed.Follow(ctx, after, func(c snapshot.Change) error {
 			select {
 			case f.changes <- c:
 				return nil
@@ -66,6 +71,9 @@ func (h *feedHandler) serve(ctx context.Context, host identity.Host, m *pb.Follo
 		if err := h.s.use.Membership.Serve(ctx, host, *srv); err != nil {
 			return err
 		}
+	}
+	if l := m.Sessions; l != nil {
+		return h.s.use.Census.Report(ctx, host.ID, census.Report{Complete: l.Complete, IDs: l.Ids, Changed: l.Changed, Ended: l.Ended})
 	}
 	return nil
 }
@@ -147,13 +155,16 @@ func (f *follower) echo(ping uint64) *pb.FollowResponse {
 	return m
 }
 
+// change sends a change; one that says nothing to this host is only counted, and the next echo tells how far it is.
 func (f *follower) change(c snapshot.Change) error {
 	m, err := f.message(c)
 	if err != nil {
 		return err
 	}
-	if err := f.stream.Send(m); err != nil {
-		return err
+	if c.Complete || len(m.Put)+len(m.Removed) > 0 || m.Authorities != nil {
+		if err := f.stream.Send(m); err != nil {
+			return err
+		}
 	}
 	f.sent.Store(c.Revision)
 	return nil
@@ -166,12 +177,12 @@ func (f *follower) shows(id string) bool {
 
 // message is a change as this host is told of it.
 func (f *follower) message(c snapshot.Change) (*pb.FollowResponse, error) {
-	m := &pb.FollowResponse{Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.s.now())}
+	m := &pb.FollowResponse{Run: c.Run, Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.s.now())}
 	for _, r := range c.Put {
 		if srv, ok := r.Spec.(*identity.Server); ok && !f.shows(srv.ID) {
 			continue
 		}
-		res, err := wire.Resource(r)
+		res, err := f.s.printed.resource(r)
 		if err != nil {
 			return nil, err
 		}

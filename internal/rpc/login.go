@@ -124,6 +124,11 @@ func (c *conversation) Exchange(ctx context.Context, msg []byte) ([]byte, error)
 	if err := c.Send(ctx, msg); err != nil {
 		return nil, err
 	}
+	return c.Receive(ctx)
+}
+
+// Receive is of login.Conversation.
+func (c *conversation) Receive(context.Context) ([]byte, error) {
 	m, err := c.receive()
 	if err != nil {
 		return nil, err

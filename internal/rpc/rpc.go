@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/api/sallyport/v1/sallyportv1connect"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/ca"
+	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/login"
 	"github.com/sallyport/sallyport/internal/membership"
@@ -38,6 +39,7 @@ type UseCases struct {
 	Trust      *trust.Service
 	Membership *membership.Service
 	Roster     *roster.Service
+	Census     *census.Service
 	Feed       *feed.Feed
 	Audit      *audit.Log
 }
@@ -50,6 +52,8 @@ type Server struct {
 	now    func() time.Time
 	http   *http.Server
 	local  *http.Server
+
+	printed printed
 }
 
 // New makes a server; certificate gives auth's own TLS certificate, which is renewed meanwhile.
@@ -103,6 +107,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(sallyportv1connect.NewMembershipServiceHandler(&membershipHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewRosterServiceHandler(&rosterHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&feedHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewSessionServiceHandler(&sessionHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewEventServiceHandler(&eventHandler{s}, opts...))
 	return mux
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/lock"
 )
 
 // hostCertificate makes an authority and a node's certificate by it.
@@ -123,11 +124,11 @@ func TestReachableFromThePinnedAddress(t *testing.T) {
 	now, at := time.Now(), netip.MustParseAddr("203.0.113.7")
 	c := identity.Caller{Addr: netip.MustParseAddr("::ffff:203.0.113.7"), User: &identity.User{Name: "alice", PinnedIP: at,
 		Validity: identity.Validity{IssuedAt: now, Expires: now.Add(time.Hour)}}}
-	if err := reachable(nil, c, now); err != nil {
+	if err := reachable(lock.Set{}, c, now); err != nil {
 		t.Fatal(err)
 	}
 	c.Addr = at.Next()
-	if err := reachable(nil, c, now); !fault.Because(err, "wrong_address") {
+	if err := reachable(lock.Set{}, c, now); !fault.Because(err, "wrong_address") {
 		t.Fatal(err)
 	}
 }

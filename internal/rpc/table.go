@@ -59,6 +59,11 @@ var table = map[string]who{
 	"RosterService/ExportAuthorities": {user: true},
 	"RosterService/Status":            {kind: manifest.Cap, verb: "read"},
 
+	"SessionService/ListSessions":   {kind: manifest.Session, verb: "list"},
+	"SessionService/EndSession":     {kind: manifest.Session, verb: "delete"},
+	"SessionService/PreviewLock":    {kind: manifest.Lock, verb: "create"},
+	"SessionService/ExplainSession": {kind: manifest.Session, verb: "read"},
+
 	"FeedService/Follow": {hosts: agents},
 
 	"EventService/IngestEvents": {hosts: agents},

@@ -55,16 +55,16 @@ func TestA70EveryMethodHasARule(t *testing.T) {
 func TestReachable(t *testing.T) {
 	now := time.Now()
 	c := identity.Caller{User: &identity.User{Name: "alice", Validity: identity.Validity{IssuedAt: now.Add(-time.Hour), Expires: now.Add(time.Hour)}}}
-	if err := reachable(nil, c, now); err != nil {
+	if err := reachable(lock.Set{}, c, now); err != nil {
 		t.Fatal(err)
 	}
-	if err := reachable([]lock.Lock{{Name: "l", Target: lock.Target{User: "alice"}}}, c, now); !fault.Because(err, "locked") {
+	if err := reachable(lock.NewSet(lock.Lock{Name: "l", Target: lock.Target{User: "alice"}}), c, now); !fault.Because(err, "locked") {
 		t.Fatal(err)
 	}
-	if err := reachable([]lock.Lock{{Name: "l", Target: lock.Target{User: "alice"}, IssuedBefore: now.Add(-2 * time.Hour)}}, c, now); err != nil {
+	if err := reachable(lock.NewSet(lock.Lock{Name: "l", Target: lock.Target{User: "alice"}, IssuedBefore: now.Add(-2 * time.Hour)}), c, now); err != nil {
 		t.Fatal(err)
 	}
-	if err := reachable(nil, c, now.Add(time.Hour)); !fault.Because(err, "expired") {
+	if err := reachable(lock.Set{}, c, now.Add(time.Hour)); !fault.Because(err, "expired") {
 		t.Fatal(err)
 	}
 }

@@ -15,6 +15,8 @@ type Mirror struct {
 
 	mu      sync.Mutex
 	picture *Picture      // guarded by mu; never nil
+	run     uint64        // guarded by mu; of whoever told, 0 before a complete picture
+	reached uint64        // guarded by mu; the revision up to which everything was told
 	changed chan struct{} // guarded by mu; closed and replaced at each change
 	fresh   time.Duration // guarded by mu; when the ping was sent that was echoed last
 	heard   bool          // guarded by mu
@@ -32,9 +34,31 @@ func (m *Mirror) Apply(c Change) {
 	if !c.Complete && c.Revision < m.picture.Revision {
 		return
 	}
+	if c.Complete {
+		m.run, m.reached = c.Run, c.Revision
+	}
+	m.reached = max(m.reached, c.Revision)
 	m.picture = m.picture.next(c)
 	close(m.changed)
 	m.changed = make(chan struct{})
+}
+
+// Reach says that a run told everything up to a revision.
+func (m *Mirror) Reach(revision uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reached = max(m.reached, revision)
+}
+
+// Resume is where to go on after a break: the run that told and the revision that it had told up to, zero where there
+// is nothing to go on from.
+func (m *Mirror) Resume() (run, after uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.run == 0 {
+		return 0, 0
+	}
+	return m.run, m.reached
 }
 
 // Confirm says that the picture was current at a moment of the mirror's clock: when the ping was sent that has been

@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/role"
@@ -23,9 +24,11 @@ import (
 type Picture struct {
 	Revision    uint64
 	Roles       map[string]*access.Policy
-	Locks       []lock.Lock
+	Locks       lock.Set
 	Settings    cluster.Settings
 	Servers     map[string]*identity.Server
+	Logins      map[string]*identity.Login // later logins that sessions go on as, by device credential
+	Ended       map[string]*live.End       // sessions that an administrator ended, by id
 	Authorities Authorities
 }
 
@@ -43,8 +46,10 @@ type Ref struct {
 	Name string
 }
 
-// Change is a step from one picture to the next. A Complete one holds everything: what it does not put is gone.
+// Change is a step from one picture to the next. A Complete one holds everything: what it does not put is gone, and
+// names the run that tells it: revisions of one run say nothing to another.
 type Change struct {
+	Run         uint64
 	Revision    uint64
 	Complete    bool
 	Put         []*manifest.Resource
@@ -60,31 +65,78 @@ func (p *Picture) Decide(who *identity.User, where target.Target, what target.Ac
 
 // HostLocked reports whether a lock refuses a host.
 func (p *Picture) HostLocked(id string, now time.Time) bool {
-	return slices.ContainsFunc(p.Locks, func(l lock.Lock) bool { return l.InForce(now) && l.MatchesHost(id) })
+	return p.Locks.MatchHost(id, now)
 }
 
-// next builds the picture after a change.
+// next builds the picture after a change; what the change does not touch is shared.
 func (p *Picture) next(c Change) *Picture {
-	n := &Picture{Revision: c.Revision, Settings: p.Settings, Authorities: p.Authorities,
-		Roles: map[string]*access.Policy{}, Servers: map[string]*identity.Server{}}
+	n := &Picture{}
+	if !c.Complete {
+		*n = *p
+	}
+	n.Revision, n.Authorities = c.Revision, p.Authorities
 	if c.Authorities != nil {
 		n.Authorities = *c.Authorities
 	}
-	if c.Complete {
-		n.Settings = cluster.Settings{}
-	} else {
-		n.Roles, n.Servers, n.Locks = maps.Clone(p.Roles), maps.Clone(p.Servers), slices.Clone(p.Locks)
-		if n.Roles == nil {
-			n.Roles, n.Servers = map[string]*access.Policy{}, map[string]*identity.Server{}
-		}
+	var gone []string
+	var locks []lock.Lock
+	for _, k := range c.kinds() {
+		n.unshare(k)
 	}
 	for _, r := range c.Removed {
+		if r.Kind == manifest.Lock {
+			gone = append(gone, r.Name)
+		}
 		n.remove(r)
 	}
 	for _, r := range c.Put {
+		if l, ok := r.Spec.(*lock.Lock); ok {
+			locks = append(locks, *l)
+		}
 		n.put(r)
 	}
+	if len(gone)+len(locks) > 0 {
+		n.Locks = n.Locks.Change(gone, locks)
+	}
 	return n
+}
+
+// kinds are those that a change touches.
+func (c *Change) kinds() []manifest.Kind {
+	var out []manifest.Kind
+	add := func(k manifest.Kind) {
+		if !slices.Contains(out, k) {
+			out = append(out, k)
+		}
+	}
+	for _, r := range c.Removed {
+		add(r.Kind)
+	}
+	for _, r := range c.Put {
+		add(r.Kind)
+	}
+	return out
+}
+
+// unshare gives the picture its own map of a kind.
+func (p *Picture) unshare(k manifest.Kind) {
+	switch k {
+	case manifest.Role:
+		p.Roles = own(p.Roles)
+	case manifest.Node:
+		p.Servers = own(p.Servers)
+	case manifest.FollowedLogin:
+		p.Logins = own(p.Logins)
+	case manifest.SessionEnd:
+		p.Ended = own(p.Ended)
+	}
+}
+
+func own[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return maps.Clone(m)
 }
 
 func (p *Picture) remove(r Ref) {
@@ -93,10 +145,12 @@ func (p *Picture) remove(r Ref) {
 		delete(p.Roles, r.Name)
 	case manifest.Node:
 		delete(p.Servers, r.Name)
-	case manifest.Lock:
-		p.Locks = slices.DeleteFunc(p.Locks, func(l lock.Lock) bool { return l.Name == r.Name })
 	case manifest.Cap:
 		p.Settings = cluster.Settings{} // and so every mode is required
+	case manifest.FollowedLogin:
+		delete(p.Logins, r.Name)
+	case manifest.SessionEnd:
+		delete(p.Ended, r.Name)
 	}
 }
 
@@ -105,13 +159,14 @@ func (p *Picture) put(r *manifest.Resource) {
 	case *role.Role:
 		policy, _ := access.Compile(*s) // one that cannot be judged still denies and demands
 		p.Roles[s.Name] = policy
-	case *lock.Lock:
-		p.remove(Ref{manifest.Lock, s.Name})
-		p.Locks = append(p.Locks, *s)
 	case *cluster.Settings:
 		p.Settings = *s
 	case *identity.Server:
 		p.Servers[s.ID] = s
+	case *identity.Login:
+		p.Logins[s.Credential] = s
+	case *live.End:
+		p.Ended[s.Session] = s
 	}
 }
 
@@ -130,6 +185,8 @@ func Unreadable(kind manifest.Kind, name string) *manifest.Resource {
 		res.Spec = access.LockEverybody(name)
 	case manifest.Cap:
 		res.Spec = access.Strictest()
+	case manifest.SessionEnd:
+		res.Spec = &live.End{Session: name}
 	}
 	return res
 }

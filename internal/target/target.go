@@ -22,18 +22,18 @@ const (
 // Target is one thing that can be reached. Of an Administration target, Name is the resource kind (role, user, …) and
 // Object, where it is known, the resource itself as `where` predicates see it.
 type Target struct {
-	Kind   Kind
-	ID     string
-	Name   string
-	Labels label.Set
-	Object map[string]any
+	Kind   Kind           `json:"kind"`
+	ID     string         `json:"id,omitempty"`
+	Name   string         `json:"name"`
+	Labels label.Set      `json:"labels,omitempty"`
+	Object map[string]any `json:"-"`
 }
 
 // Action is what is to be done there. Only the fields of the target's kind count.
 type Action struct {
-	Login  string
-	DBUser string
-	DBName string
-	Verb   string
-	From   netip.Addr
+	Login  string     `json:"login,omitempty"`
+	DBUser string     `json:"db_user,omitempty"`
+	DBName string     `json:"db_name,omitempty"`
+	Verb   string     `json:"verb,omitempty"`
+	From   netip.Addr `json:"from,omitzero"`
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/census"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
@@ -19,6 +20,7 @@ func (t commands) access() *cobra.Command {
 
 type explainFlags struct {
 	user, device, resource, login, verb string
+	session                             string
 	format                              console.Format
 }
 
@@ -32,11 +34,15 @@ func (t commands) accessExplain() *cobra.Command {
 	c.Flags().StringVar(&f.resource, "resource", "", "what is to be reached, as node/web-1, or a kind, as role")
 	c.Flags().StringVar(&f.login, "login", "", "the login on a node")
 	c.Flags().StringVar(&f.verb, "verb", "", "what is to be done with a kind, as update")
+	c.Flags().StringVar(&f.session, "session", "", "a live session, by its id, instead: by which rule it lives, and what would end it")
 	tool.FormatFlag(c, &f.format)
 	return c
 }
 
 func (t commands) explain(ctx context.Context, f explainFlags) error {
+	if f.session != "" {
+		return t.explainSession(ctx, f)
+	}
 	if f.user == "" || f.resource == "" {
 		return console.Usagef("--user and --resource must be set")
 	}
@@ -52,10 +58,38 @@ func (t commands) explain(ctx context.Context, f explainFlags) error {
 	if err != nil {
 		return err
 	}
+	return f.print(t.Out, a, "")
+}
+
+// explainSession explains a session that is there.
+func (t commands) explainSession(ctx context.Context, f explainFlags) error {
+	if f.user+f.device+f.resource+f.login+f.verb != "" {
+		return console.Usagef("--session says all: no other flag goes with it")
+	}
+	c, err := t.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	a, l, err := census.New(c).Explain(ctx, f.session)
+	if err != nil {
+		return err
+	}
+	on := ""
+	if d := l.Identity.Device; d != nil {
+		on = fmt.Sprintf(" on device %s (%s)", d.AssetTag, d.Level)
+	}
+	return f.print(t.Out, a, fmt.Sprintf("session %s: %s as %s on %s%s, since %s", l.ID, l.Identity.Name, l.Action.Login, l.Target.Name, on,
+		l.Since.Local().Format("2006-01-02 15:04:05 MST")))
+}
+
+func (f explainFlags) print(out io.Writer, a client.Answer, about string) error {
 	if a.Changes == nil {
 		a.Changes = []string{}
 	}
-	return f.format.Print(t.Out, a, func(w io.Writer) error {
+	return f.format.Print(out, a, func(w io.Writer) error {
+		if about != "" {
+			fmt.Fprintln(w, console.Safe(about))
+		}
 		head, change := "allowed", "What would change it:"
 		if !a.Allowed {
 			head = "refused (" + a.Reason + ")"

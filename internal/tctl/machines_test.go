@@ -103,6 +103,8 @@ func TestCurrentDevice(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	w := newWorld(t)
+	w.ok("users", "add", "alice", "--roles=access")
+	w.ok("users", "add", "bob", "--roles=access")
 	w.ok("devices", "add", "--os=linux", "--asset-tag=T1")
 	id := w.devices()[0].DeviceID
 	for _, c := range []struct{ flag, shows string }{

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/tctl/machines"
 	"github.com/sallyport/sallyport/internal/tctl/people"
 	"github.com/sallyport/sallyport/internal/tctl/resource"
+	"github.com/sallyport/sallyport/internal/tctl/sessions"
 	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
@@ -55,6 +56,7 @@ func (t commands) root() *cobra.Command {
 	c.AddCommand(people.Commands(t.Tool)...)
 	c.AddCommand(resource.Commands(t.Tool)...)
 	c.AddCommand(machines.Commands(t.Tool)...)
+	c.AddCommand(sessions.Commands(t.Tool)...)
 	console.Program(c)
 	return c
 }

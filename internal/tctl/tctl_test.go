@@ -216,6 +216,7 @@ func TestExplain(t *testing.T) {
 // TestEscapes holds that what others wrote cannot reach a terminal as it is.
 func TestEscapes(t *testing.T) {
 	w := newWorld(t)
+	w.ok("users", "add", "mallory", "--roles=access")
 	w.ok("lock", "--user=mallory", "--message=\x1b[2J\x1b]0;owned\x07")
 	for _, args := range [][]string{{"get", "locks", "--format=text"}, {"get", "locks"}, {"audit", "ls"}, {"get", "user/\x1b[2J"}} {
 		if r := w.run("", args...); strings.ContainsAny(r.out+r.err, "\x1b\x07") {

@@ -44,7 +44,7 @@ func (s *Service) Register(ctx context.Context, from identity.Caller, d device.D
 	if d.Owner != "" && !identity.ValidName(d.Owner) {
 		return nil, fault.New(fault.Invalid, "owner %q is no user name", d.Owner)
 	}
-	d.ID, d.EnrollStatus, d.Credentials, d.Collected = "", device.NotEnrolled, nil, nil
+	d.ID, d.EnrollStatus, d.Credentials, d.Collected, d.Health = "", device.NotEnrolled, nil, nil, nil
 	if err := s.may(from, "create", &d); err != nil {
 		return nil, err
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/store"
-	"github.com/sallyport/sallyport/internal/target"
 )
 
 // EnrollStart is what an enrollment asks for. Without a token the device is named by system and tag, and with
@@ -38,7 +37,7 @@ type Registered func(ctx context.Context, now bool) error
 
 // Enroll runs one enrollment for the caller. The token is spent if and only if the device is enrolled: both are one
 // transaction.
-func (s *Service) Enroll(ctx context.Context, from identity.Caller, start EnrollStart, ready Registered, c EnrollExchanger) error {
+func (s *Service) Enroll(ctx context.Context, from identity.Caller, start EnrollStart, ready Registered, c Exchanger) error {
 	if from.User == nil {
 		return fault.New(fault.Unauthenticated, "enrolling a device needs a login").WithFix("tsh login")
 	}
@@ -69,12 +68,6 @@ func (s *Service) Enroll(ctx context.Context, from identity.Caller, start Enroll
 	return nil
 }
 
-// EnrollExchanger also receives the first message.
-type EnrollExchanger interface {
-	Exchanger
-	Receive(ctx context.Context) ([]byte, error)
-}
-
 func selfEnrollRefused(err error) error {
 	f := fault.Of(err)
 	return fault.New(fault.Denied, "you may not enroll a device without an enrollment token").WithReason(f.Reason).
@@ -86,7 +79,7 @@ type enrollment struct {
 	*Service
 	from       identity.Caller
 	start      EnrollStart
-	exchanger  EnrollExchanger
+	exchanger  Exchanger
 	before     *device.Device
 	revision   uint64
 	registered bool
@@ -103,11 +96,8 @@ func (e *enrollment) allowed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := e.Now()
-	for _, l := range locks {
-		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(e.from.User, target.Target{}, target.Action{}) {
-			return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").WithFix("tsh login")
-		}
+	if l := locks.MatchUser(e.from.User, e.Now()); l != nil {
+		return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").WithFix("tsh login")
 	}
 	return nil
 }
@@ -218,7 +208,7 @@ func (e *enrollment) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := awaitProof.Proof(proof)
+	result, err := finish(ctx, awaitProof, proof, e.exchanger)
 	if err != nil {
 		return err
 	}
@@ -303,6 +293,8 @@ func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result
 	after := *e.before
 	after.Credentials, after.Owner, after.EnrollStatus = []device.Credential{cred}, e.owner, device.Enrolled
 	after.Collected = collect(after.Collected, info.Claims, now)
+	after.Health = after.CloneHealth()
+	after.Health.Settle(device.CountersBack, device.FirmwareChanged) // a new key has no last figures
 	if err := e.allowed(ctx); err != nil {
 		return err
 	}

@@ -3,10 +3,8 @@ package trust
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +12,6 @@ import (
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/attestation"
-	"github.com/sallyport/sallyport/internal/ceremony"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/event"
@@ -35,6 +32,8 @@ type Exchanger interface {
 	Exchange(ctx context.Context, msg []byte) ([]byte, error)
 	// Send sends the last message.
 	Send(ctx context.Context, msg []byte) error
+	// Receive waits for a message that nothing asked for: the first one, or the next piece of an event log.
+	Receive(ctx context.Context) ([]byte, error)
 }
 
 // Pictures gives the current picture, and waits until it holds what was written.
@@ -144,124 +143,9 @@ func (s *Service) Settings() cluster.Settings {
 	return p.Settings
 }
 
-// Authenticate proves an enrolled device for a user: the device ceremony from its first message. The outcome is
-// recorded, whatever it is.
-func (s *Service) Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Exchanger) (*identity.Device, error) {
-	ev := event.Event{Kind: event.DeviceAuthenticate, User: b.User}
-	dev, err := s.authenticate(ctx, b, hello, c, &ev)
-	if err != nil {
-		return nil, s.fail(ctx, ev, err)
-	}
-	return dev, nil
-}
-
-func (s *Service) authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Exchanger, ev *event.Event) (*identity.Device, error) {
-	judge, err := s.judge()
-	if err != nil {
-		return nil, err
-	}
-	v, err := ceremony.NewVerifier(b, judge, rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	info, await, err := v.Hello(hello)
-	if err != nil {
-		return nil, err
-	}
-	before, cred, revision, err := s.credential(ctx, info, b.User)
-	if before != nil {
-		ev.Device = &event.Device{ID: before.ID, OSType: string(before.OSType), AssetTag: before.AssetTag, CredentialID: info.CredentialID}
-	}
-	if err != nil {
-		return nil, err
-	}
-	result, err := prove(ctx, await, ceremony.Ask{Credential: cred}, c)
-	if err != nil {
-		return nil, err
-	}
-	after := *before
-	after.Credentials = slices.Clone(before.Credentials)
-	if kept, ok := after.Credential(cred.ID); ok {
-		kept.Clock = result.Credential.Clock
-	}
-	after.Collected = collect(after.Collected, info.Claims, s.Now())
-	ops, err := s.Inventory.Update(before, &after, revision, s.Now())
-	if err != nil {
-		return nil, err
-	}
-	ev.Success = true
-	if _, err := s.Audit.Record(ctx, *ev, ops...); err != nil {
-		return nil, s.changed(err)
-	}
-	msg, err := result.Welcome(ceremony.Welcome{DeviceID: before.ID, AssetTag: before.AssetTag, CredentialID: cred.ID, Level: cred.Attestation})
-	if err != nil {
-		return nil, err
-	}
-	return s.identityDevice(&after, cred, info.Claims), c.Send(ctx, msg)
-}
-
-func (s *Service) identityDevice(d *device.Device, c *device.Credential, claims device.Data) *identity.Device {
-	return &identity.Device{ID: d.ID, AssetTag: d.AssetTag, CredentialID: c.ID, Level: c.Attestation, OS: d.OSType,
-		Claims: device.Claims{OSVersion: claims.OSVersion}}
-}
-
 func (s *Service) changed(err error) error {
 	if errors.Is(err, store.ErrConflict) {
 		return fault.New(fault.Conflict, "the device was changed meanwhile").WithReason("changed").WithFix("tsh login").Wrapping(err)
 	}
 	return err
-}
-
-// unknownCredential is the fault of a device key that the cluster does not have, or no longer.
-func unknownCredential() error {
-	return fault.New(fault.Denied, "unauthorized device").WithReason("unknown_device_credential").
-		WithCause("the cluster does not know this device's key: it was removed, unenrolled, or enrolled anew").
-		WithFix("tsh device enroll --current-device   (or ask a device admin for an enrollment token)")
-}
-
-// credential finds the credential that a Hello names, of a device that the user may log in from.
-func (s *Service) credential(ctx context.Context, info ceremony.HelloInfo, user string) (*device.Device, *device.Credential, uint64, error) {
-	d, revision, err := s.Inventory.ByCredential(ctx, info.CredentialID)
-	if err != nil {
-		return nil, nil, 0, err
-	}
-	if d == nil {
-		return nil, nil, 0, unknownCredential()
-	}
-	cred, ok := d.Credential(info.CredentialID)
-	if !ok || !d.Enrolled() {
-		return d, nil, 0, unknownCredential()
-	}
-	if cred.Owner != user {
-		return d, nil, 0, fault.New(fault.Denied, "unauthorized device").WithReason("device_of_another").
-			WithCause("this device is enrolled by another user").WithFix("ask a device admin: tctl devices enroll --asset-tag=%s --owner=%s", d.AssetTag, user)
-	}
-	if !cred.Attestation.Hardware() && !s.Settings().DeviceTrust.AllowSoftwareKeys {
-		return d, nil, 0, fault.New(fault.Denied, "unauthorized device").WithReason("software_keys_off").
-			WithCause("the cluster does not take software keys any more")
-	}
-	return d, cred, revision, nil
-}
-
-// prove runs the middle of every ceremony.
-func prove(ctx context.Context, await *ceremony.AwaitChallenge, ask ceremony.Ask, c Exchanger) (ceremony.Result, error) {
-	challenge, awaitProof, err := await.Challenge(ask)
-	if err != nil {
-		return ceremony.Result{}, err
-	}
-	proof, err := c.Exchange(ctx, challenge)
-	if err != nil {
-		return ceremony.Result{}, err
-	}
-	return awaitProof.Proof(proof)
-}
-
-// collect keeps the newest collections.
-func collect(have []device.Data, d device.Data, now time.Time) []device.Data {
-	d.CollectTime = now.UTC()
-	have = append(slices.Clone(have), d)
-	if len(have) > keepData {
-		have = have[len(have)-keepData:]
-	}
-	return have
 }

@@ -38,6 +38,7 @@ type shownDevice struct {
 	CredentialID string `json:"credential_id"`
 	Level        string `json:"level"`
 	SessionKey   string `json:"session_key"`
+	SecureBoot   *bool  `json:"secure_boot,omitempty"`
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -77,7 +78,7 @@ func (a *app) printStatus(s *state, format console.Format) error {
 		default:
 			key = "session key in " + key
 		}
-		v.Device = &shownDevice{d.ID, d.AssetTag, d.OS.Title(), d.CredentialID, string(d.Level), key}
+		v.Device = &shownDevice{d.ID, d.AssetTag, d.OS.Title(), d.CredentialID, string(d.Level), key, d.Claims.SecureBoot}
 	}
 	return format.Print(a.Out, v, v.text)
 }
@@ -104,7 +105,11 @@ func (v shown) text(w io.Writer) error {
 	}
 	line("Valid until", v.ValidUntil.Local().Format("2006-01-02 15:04:05 -0700 MST")+" "+left)
 	if d := v.Device; d != nil {
-		line("Device", fmt.Sprintf("%s (%s), %s, %s", d.AssetTag, d.OS, d.Level, d.SessionKey))
+		text := fmt.Sprintf("%s (%s), %s, %s", d.AssetTag, d.OS, d.Level, d.SessionKey)
+		if d.SecureBoot != nil {
+			text += ", Secure Boot " + map[bool]string{true: "on", false: "off"}[*d.SecureBoot]
+		}
+		line("Device", text)
 	}
 	line("Extensions", strings.Join(v.Extensions, ", "))
 	return nil

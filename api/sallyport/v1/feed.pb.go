@@ -29,7 +29,11 @@ type FollowRequest struct {
 	// after is the revision that the host has, in its first message; 0 asks for everything.
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	// served is what the host serves, in its first message and whenever it changes.
-	Served        []*Resource `protobuf:"bytes,3,rep,name=served,proto3" json:"served,omitempty"`
+	Served []*Resource `protobuf:"bytes,3,rep,name=served,proto3" json:"served,omitempty"`
+	// run is the run of auth that after was learned from; another run answers with everything.
+	Run uint64 `protobuf:"varint,4,opt,name=run,proto3" json:"run,omitempty"`
+	// sessions are what of the host's live sessions changed.
+	Sessions      *LiveSessions `protobuf:"bytes,5,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -85,6 +89,92 @@ func (x *FollowRequest) GetServed() []*Resource {
 	return nil
 }
 
+func (x *FollowRequest) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetSessions() *LiveSessions {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// LiveSessions is what a host says of the sessions that it carries.
+type LiveSessions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// complete says that ids are all that there are: what auth knows beside them is over.
+	Complete bool     `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
+	Ids      []string `protobuf:"bytes,2,rep,name=ids,proto3" json:"ids,omitempty"`
+	// changed are sessions that started or changed, JSON each.
+	Changed [][]byte `protobuf:"bytes,3,rep,name=changed,proto3" json:"changed,omitempty"`
+	// ended are the ids of sessions that are over.
+	Ended         []string `protobuf:"bytes,4,rep,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LiveSessions) Reset() {
+	*x = LiveSessions{}
+	mi := &file_sallyport_v1_feed_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LiveSessions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LiveSessions) ProtoMessage() {}
+
+func (x *LiveSessions) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_v1_feed_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LiveSessions.ProtoReflect.Descriptor instead.
+func (*LiveSessions) Descriptor() ([]byte, []int) {
+	return file_sallyport_v1_feed_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LiveSessions) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *LiveSessions) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *LiveSessions) GetChanged() [][]byte {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *LiveSessions) GetEnded() []string {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 type FollowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// pong echoes a ping; 0 is none.
@@ -97,15 +187,17 @@ type FollowResponse struct {
 	// authorities come with the first message and when they change.
 	Authorities *Authorities `protobuf:"bytes,6,opt,name=authorities,proto3" json:"authorities,omitempty"`
 	// heads are the latest signed list of audit heads.
-	Heads         []byte                 `protobuf:"bytes,7,opt,name=heads,proto3" json:"heads,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	Heads []byte                 `protobuf:"bytes,7,opt,name=heads,proto3" json:"heads,omitempty"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	// run is this run of auth; revisions of one run mean nothing to another.
+	Run           uint64 `protobuf:"varint,9,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_sallyport_v1_feed_proto_msgTypes[1]
+	mi := &file_sallyport_v1_feed_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -117,7 +209,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_feed_proto_msgTypes[1]
+	mi := &file_sallyport_v1_feed_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -130,7 +222,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_feed_proto_rawDescGZIP(), []int{1}
+	return file_sallyport_v1_feed_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *FollowResponse) GetPong() uint64 {
@@ -189,6 +281,13 @@ func (x *FollowResponse) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *FollowResponse) GetRun() uint64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
 // Authorities are the public keys that hosts decide by.
 type Authorities struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -203,7 +302,7 @@ type Authorities struct {
 
 func (x *Authorities) Reset() {
 	*x = Authorities{}
-	mi := &file_sallyport_v1_feed_proto_msgTypes[2]
+	mi := &file_sallyport_v1_feed_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +314,7 @@ func (x *Authorities) String() string {
 func (*Authorities) ProtoMessage() {}
 
 func (x *Authorities) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_feed_proto_msgTypes[2]
+	mi := &file_sallyport_v1_feed_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +327,7 @@ func (x *Authorities) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authorities.ProtoReflect.Descriptor instead.
 func (*Authorities) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_feed_proto_rawDescGZIP(), []int{2}
+	return file_sallyport_v1_feed_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Authorities) GetSshUser() [][]byte {
@@ -263,11 +362,18 @@ var File_sallyport_v1_feed_proto protoreflect.FileDescriptor
 
 const file_sallyport_v1_feed_proto_rawDesc = "" +
 	"\n" +
-	"\x17sallyport/v1/feed.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sallyport/v1/trust.proto\"i\n" +
+	"\x17sallyport/v1/feed.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sallyport/v1/trust.proto\"\xb3\x01\n" +
 	"\rFollowRequest\x12\x12\n" +
 	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12.\n" +
-	"\x06served\x18\x03 \x03(\v2\x16.sallyport.v1.ResourceR\x06served\"\xbb\x02\n" +
+	"\x06served\x18\x03 \x03(\v2\x16.sallyport.v1.ResourceR\x06served\x12\x10\n" +
+	"\x03run\x18\x04 \x01(\x04R\x03run\x126\n" +
+	"\bsessions\x18\x05 \x01(\v2\x1a.sallyport.v1.LiveSessionsR\bsessions\"l\n" +
+	"\fLiveSessions\x12\x1a\n" +
+	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x10\n" +
+	"\x03ids\x18\x02 \x03(\tR\x03ids\x12\x18\n" +
+	"\achanged\x18\x03 \x03(\fR\achanged\x12\x14\n" +
+	"\x05ended\x18\x04 \x03(\tR\x05ended\"\xcd\x02\n" +
 	"\x0eFollowResponse\x12\x12\n" +
 	"\x04pong\x18\x01 \x01(\x04R\x04pong\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1a\n" +
@@ -276,7 +382,8 @@ const file_sallyport_v1_feed_proto_rawDesc = "" +
 	"\aremoved\x18\x05 \x03(\v2\x16.sallyport.v1.ResourceR\aremoved\x12;\n" +
 	"\vauthorities\x18\x06 \x01(\v2\x19.sallyport.v1.AuthoritiesR\vauthorities\x12\x14\n" +
 	"\x05heads\x18\a \x01(\fR\x05heads\x12.\n" +
-	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x7f\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x03run\x18\t \x01(\x04R\x03run\"\x7f\n" +
 	"\vAuthorities\x12\x19\n" +
 	"\bssh_user\x18\x01 \x03(\fR\asshUser\x12\x19\n" +
 	"\bssh_host\x18\x02 \x03(\fR\asshHost\x12\x19\n" +
@@ -298,27 +405,29 @@ func file_sallyport_v1_feed_proto_rawDescGZIP() []byte {
 	return file_sallyport_v1_feed_proto_rawDescData
 }
 
-var file_sallyport_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_sallyport_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_sallyport_v1_feed_proto_goTypes = []any{
 	(*FollowRequest)(nil),         // 0: sallyport.v1.FollowRequest
-	(*FollowResponse)(nil),        // 1: sallyport.v1.FollowResponse
-	(*Authorities)(nil),           // 2: sallyport.v1.Authorities
-	(*Resource)(nil),              // 3: sallyport.v1.Resource
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*LiveSessions)(nil),          // 1: sallyport.v1.LiveSessions
+	(*FollowResponse)(nil),        // 2: sallyport.v1.FollowResponse
+	(*Authorities)(nil),           // 3: sallyport.v1.Authorities
+	(*Resource)(nil),              // 4: sallyport.v1.Resource
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_sallyport_v1_feed_proto_depIdxs = []int32{
-	3, // 0: sallyport.v1.FollowRequest.served:type_name -> sallyport.v1.Resource
-	3, // 1: sallyport.v1.FollowResponse.put:type_name -> sallyport.v1.Resource
-	3, // 2: sallyport.v1.FollowResponse.removed:type_name -> sallyport.v1.Resource
-	2, // 3: sallyport.v1.FollowResponse.authorities:type_name -> sallyport.v1.Authorities
-	4, // 4: sallyport.v1.FollowResponse.time:type_name -> google.protobuf.Timestamp
-	0, // 5: sallyport.v1.FeedService.Follow:input_type -> sallyport.v1.FollowRequest
-	1, // 6: sallyport.v1.FeedService.Follow:output_type -> sallyport.v1.FollowResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	4, // 0: sallyport.v1.FollowRequest.served:type_name -> sallyport.v1.Resource
+	1, // 1: sallyport.v1.FollowRequest.sessions:type_name -> sallyport.v1.LiveSessions
+	4, // 2: sallyport.v1.FollowResponse.put:type_name -> sallyport.v1.Resource
+	4, // 3: sallyport.v1.FollowResponse.removed:type_name -> sallyport.v1.Resource
+	3, // 4: sallyport.v1.FollowResponse.authorities:type_name -> sallyport.v1.Authorities
+	5, // 5: sallyport.v1.FollowResponse.time:type_name -> google.protobuf.Timestamp
+	0, // 6: sallyport.v1.FeedService.Follow:input_type -> sallyport.v1.FollowRequest
+	2, // 7: sallyport.v1.FeedService.Follow:output_type -> sallyport.v1.FollowResponse
+	7, // [7:8] is the sub-list for method output_type
+	6, // [6:7] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_v1_feed_proto_init() }
@@ -333,7 +442,7 @@ func file_sallyport_v1_feed_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_v1_feed_proto_rawDesc), len(file_sallyport_v1_feed_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/wire"
@@ -125,16 +126,28 @@ func (h *Host) Ingest(ctx context.Context, entries []event.Entry) (uint64, error
 	return r.Msg.Acknowledged, nil
 }
 
-// Follower keeps a mirror by the feed. Served is what the host serves; Heads takes each new list of audit heads.
-type Follower struct {
-	Mirror *snapshot.Mirror
-	Served func() *identity.Server
-	Every  time.Duration // how often Served is said again
-	Heads  func([]byte)
+// Sessions are the live sessions of a host's gate.
+type Sessions interface {
+	// News receives when there is something for Tell.
+	News() <-chan struct{}
+	// All is every live session; what Tell then returns is what changed since.
+	All() []live.Session
+	// Tell is what started or changed, and what ended.
+	Tell() (changed []live.Session, ended []string)
 }
 
-// Follow runs the feed until it breaks or ctx ends. It begins with a complete picture: a mirror that was away starts
-// from what is true.
+// Follower keeps a mirror by the feed. Served is what the host serves; Heads takes each new list of audit heads;
+// Sessions, nil for who carries none, are told to auth.
+type Follower struct {
+	Mirror   *snapshot.Mirror
+	Served   func() *identity.Server
+	Every    time.Duration // how often Served is said again
+	Heads    func([]byte)
+	Sessions Sessions
+}
+
+// Follow runs the feed until it breaks or ctx ends. It goes on where the mirror is, or, where auth no longer knows what
+// came since, with a complete picture.
 func (h *Host) Follow(ctx context.Context, f Follower) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -160,29 +173,92 @@ func (h *Host) Follow(ctx context.Context, f Follower) error {
 	}
 }
 
-// ping sends the mirror's clock, which comes back as the echo, and what is served.
+// ping sends the mirror's clock, which comes back as the echo, what is served, and what becomes of sessions.
 func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[pb.FollowRequest, pb.FollowResponse]) error {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
-	said := time.Time{}
+	served := time.Time{}
+	m := &pb.FollowRequest{}
+	m.Run, m.After = f.Mirror.Resume()
+	first, news, due := true, f.news(), true
 	for {
-		m := &pb.FollowRequest{Ping: uint64(f.Mirror.Now()) + 1}
-		if now := time.Now(); now.Sub(said) >= f.Every {
-			res, err := wire.Resource(manifest.New(f.Served(), 0))
-			if err != nil {
-				return err
+		if due {
+			m.Ping = uint64(f.Mirror.Now()) + 1
+			if now := time.Now(); now.Sub(served) >= f.Every {
+				res, err := wire.Resource(manifest.New(f.Served(), 0))
+				if err != nil {
+					return err
+				}
+				m.Served, served = []*pb.Resource{res}, now
 			}
-			m.Served, said = []*pb.Resource{res}, now
 		}
-		if err := stream.Send(m); err != nil {
+		rest, err := f.tell(m, first)
+		if err != nil {
 			return err
 		}
+		for _, m := range append([]*pb.FollowRequest{m}, rest...) {
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		}
+		m, first, due = &pb.FollowRequest{}, false, false
 		select {
 		case <-tick.C:
+			due = true
+		case <-news:
+			select { // what comes in a moment goes along
+			case <-time.After(tellAfter):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// tellAfter is how long news of sessions are gathered; tellMost is how many go into one message.
+const (
+	tellAfter = 200 * time.Millisecond
+	tellMost  = 400
+)
+
+func (f Follower) news() <-chan struct{} {
+	if f.Sessions == nil {
+		return nil
+	}
+	return f.Sessions.News()
+}
+
+// tell adds to a message what became of sessions, and returns the messages for which there was no room in it.
+func (f Follower) tell(m *pb.FollowRequest, first bool) ([]*pb.FollowRequest, error) {
+	if f.Sessions == nil {
+		return nil, nil
+	}
+	var changed []live.Session
+	said := &pb.LiveSessions{Complete: first}
+	if first {
+		changed = f.Sessions.All()
+		for _, s := range changed {
+			said.Ids = append(said.Ids, s.ID)
+		}
+	} else if changed, said.Ended = f.Sessions.Tell(); len(changed)+len(said.Ended) == 0 {
+		return nil, nil
+	}
+	m.Sessions = said
+	var rest []*pb.FollowRequest
+	for i, s := range changed {
+		raw, err := json.Marshal(s)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 && i%tellMost == 0 {
+			said = &pb.LiveSessions{}
+			rest = append(rest, &pb.FollowRequest{Sessions: said})
+		}
+		said.Changed = append(said.Changed, raw)
+	}
+	return rest, nil
 }
 
 func (f Follower) apply(m *pb.FollowResponse) error {
@@ -190,13 +266,14 @@ func (f Follower) apply(m *pb.FollowResponse) error {
 		f.Heads(m.Heads)
 	}
 	if m.Pong != 0 {
+		f.Mirror.Reach(m.Revision)
 		f.Mirror.Confirm(time.Duration(m.Pong - 1))
 		return nil
 	}
 	if !m.Complete && len(m.Put) == 0 && len(m.Removed) == 0 && m.Authorities == nil && len(m.Heads) > 0 {
 		return nil
 	}
-	c := snapshot.Change{Revision: m.Revision, Complete: m.Complete}
+	c := snapshot.Change{Run: m.Run, Revision: m.Revision, Complete: m.Complete}
 	for _, r := range m.Put {
 		res, err := manifest.Decode(r.Json)
 		if err != nil {

@@ -7,6 +7,7 @@ package tpm
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -149,11 +150,14 @@ func (a *attestor) Evidence() (device.Evidence, error) {
 	return e, err
 }
 
-// quoted are the PCRs of a quote: SHA-256, 0 to 7, what the firmware measured (TCG PC Client Platform Firmware Profile,
-// 3.3.4).
-func quoted() tpm2.TPMLPCRSelection {
+// selection selects PCRs of the SHA-256 bank.
+func selection(pcrs []int) tpm2.TPMLPCRSelection {
+	var list []uint
+	for _, p := range pcrs {
+		list = append(list, uint(p))
+	}
 	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{
-		{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(0, 1, 2, 3, 4, 5, 6, 7)}}}
+		{Hash: tpm2.TPMAlgSHA256, PCRSelect: tpm2.PCClientCompatible.PCRs(list...)}}}
 }
 
 // Prove implements hwkey.Attestor: one TPM2_Certify of the session key by the AK.
@@ -179,6 +183,9 @@ func (a *attestor) Prove(digest [sha256.Size]byte, quote bool) (p device.Proof, 
 		}
 		return err
 	})
+	if p.Quote != nil && err == nil {
+		p.Quote.Log, p.Quote.NoLog = bootLog()
+	}
 	return p, err
 }
 
@@ -188,18 +195,20 @@ func (c *chip) quote(ak object, digest [sha256.Size]byte) (*device.Quote, error)
 		SignHandle:     ak.auth(),
 		QualifyingData: tpm2.TPM2BData{Buffer: digest[:]},
 		InScheme:       tpm2.TPMTSigScheme{Scheme: tpm2.TPMAlgNull},
-		PCRSelect:      quoted(),
+		PCRSelect:      selection(device.QuotedPCRs),
 	}.Execute(c)
 	if err != nil {
 		return nil, fmt.Errorf("quote: %w", err)
 	}
-	pcrs, err := tpm2.PCRRead{PCRSelectionIn: quoted()}.Execute(c)
-	if err != nil {
-		return nil, fmt.Errorf("read PCRs: %w", err)
-	}
 	q := &device.Quote{Statement: rsp.Quoted.Bytes(), Signature: tpm2.Marshal(rsp.Signature)}
-	for _, d := range pcrs.PCRValues.Digests {
-		q.PCRs = append(q.PCRs, d.Buffer...)
+	for some := range slices.Chunk(device.QuotedPCRs, 8) { // one answer holds eight (TPM 2.0 Part 2, 10.9.6)
+		pcrs, err := tpm2.PCRRead{PCRSelectionIn: selection(some)}.Execute(c)
+		if err != nil {
+			return nil, fmt.Errorf("read PCRs: %w", err)
+		}
+		for _, d := range pcrs.PCRValues.Digests {
+			q.PCRs = append(q.PCRs, d.Buffer...)
+		}
 	}
 	return q, nil
 }

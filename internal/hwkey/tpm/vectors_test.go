@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/hwkey/software"
 	"github.com/sallyport/sallyport/internal/swtpm"
+	"github.com/sallyport/sallyport/internal/swtpm/firmware"
 )
 
 var update = flag.Bool("update", false, "record the test vectors anew")
@@ -29,6 +30,7 @@ func TestRecordVectors(t *testing.T) {
 	}
 	m := newMachine(t, swtpm.Options{EKCert: true})
 	home := t.TempDir()
+	m.boot(t, firmware.Boot{SecureBoot: true, Loader: "shim"})
 	soft := software.Open(filepath.Join(home, "device"))
 	j := attestation.NewJudge(nil, true, time.Now())
 	out := record(t, "tpm2", m.Device, j)
@@ -56,7 +58,7 @@ func record(t *testing.T, name string, d hwkey.Device, j ceremony.Judge) (out []
 			b.Upgraded = pin[:]
 		}
 		x := exchange{prover: b, verifier: b, judge: j, intro: ceremony.Introduction{Token: "3f1c0d5e", Claims: device.Data{
-			OSType: device.Linux, OSID: "debian", OSVersion: "12"}}}
+			OSType: device.Linux, System: device.System{OSID: "debian", OSVersion: "12"}}}}
 		var a hwkey.Attestor
 		if p == ceremony.Enroll {
 			a = must(d.Enroll(k))(t)
@@ -84,6 +86,9 @@ func record(t *testing.T, name string, d hwkey.Device, j ceremony.Judge) (out []
 			"hello": x.hello, "challenge": x.challenge, "digest": digest[:], "proof": x.proof, "welcome": welcome,
 			"device_key": c.PublicKey, "device_key_area": c.AKArea, "session_area": k.Area(), "secret": secretOf(x.proof)} {
 			row[key] = hex.EncodeToString(v)
+		}
+		if len(x.logs) == 1 {
+			row["log"] = hex.EncodeToString(x.logs[0])
 		}
 		if _, err := x509.ParsePKIXPublicKey(c.PublicKey); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/hwkey/tpm"
 	"github.com/sallyport/sallyport/internal/swtpm"
+	"github.com/sallyport/sallyport/internal/swtpm/firmware"
 )
 
 // machine is a TPM with one TSH_HOME.
@@ -33,6 +35,22 @@ func newMachine(t *testing.T, o swtpm.Options) *machine {
 func (m *machine) session(t *testing.T) hwkey.Key {
 	t.Helper()
 	return must(m.NewSession(filepath.Join(m.home, "alice.key")))(t)
+}
+
+// boot starts the machine as a firmware does, and has its event log read.
+func (m *machine) boot(t *testing.T, b firmware.Boot) {
+	t.Helper()
+	if err := m.emulator.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.emulator.Raw(func(c *swtpm.Conn) error { return firmware.Extend(c, b.Events()) }); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(m.home, "eventlog")
+	if err := os.WriteFile(path, firmware.Log(b.Events()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TSH_EVENTLOG", path)
 }
 
 // clean checks that nothing was left in the TPM.
@@ -96,6 +114,7 @@ type exchange struct {
 	intro            ceremony.Introduction
 
 	hello, challenge, proof []byte
+	logs                    [][]byte
 }
 
 // run speaks until the proof is judged.
@@ -120,12 +139,18 @@ func (x *exchange) run() (ceremony.Result, error) {
 	if err != nil {
 		return ceremony.Result{}, err
 	}
-	proof, _, err := answer.Proof(challenge)
+	answers, _, err := answer.Proof(challenge)
 	if err != nil {
 		return ceremony.Result{}, err
 	}
-	x.hello, x.challenge, x.proof = hello, challenge, proof
-	return last.Proof(proof)
+	x.hello, x.challenge, x.proof, x.logs = hello, challenge, answers[0], answers[1:]
+	r, log, err := last.Proof(answers[0])
+	for _, l := range answers[1:] {
+		if err == nil {
+			r, _, err = log.Log(l)
+		}
+	}
+	return r, err
 }
 
 // enroll enrolls a machine and returns its stored credential.

@@ -1,4 +1,4 @@
-// Package machines is tctl's commands for devices, and the locks that end them.
+// Package machines is tctl's commands for devices.
 package machines
 
 import (
@@ -24,7 +24,7 @@ import (
 // Commands are the package's commands of one run.
 func Commands(run *tool.Tool) []*cobra.Command {
 	t := commands{run}
-	return []*cobra.Command{t.devices(), t.lock()}
+	return []*cobra.Command{t.devices()}
 }
 
 type commands struct{ *tool.Tool }

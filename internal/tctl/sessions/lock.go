@@ -1,4 +1,4 @@
-package machines
+package sessions
 
 import (
 	"context"
@@ -9,28 +9,34 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/census"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
-// lockTerms are why a lock is there and how long.
-type lockTerms struct {
+// Terms are why a lock is there and how long, and whether it is to be made or only looked at.
+type Terms struct {
 	message string
 	ttl     time.Duration
 	expires string
+	dryRun  bool
 }
 
-func (f *lockTerms) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.message, "message", "", "why")
+// Add adds the flags.
+func (f *Terms) Add(c *cobra.Command) {
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say which live sessions the lock would cut, and make none")
+	c.Flags().StringVar(&f.message, "message", "", "why; the person is told")
 	c.Flags().DurationVar(&f.ttl, "ttl", 0, "how long it is in force; for ever unless told")
 	c.Flags().StringVar(&f.expires, "expires", "", "until when it is in force, as 2006-01-02T15:04:05Z")
 }
 
-// lock makes a lock with these terms.
-func (f *lockTerms) lock(to lock.Target, now time.Time) (*lock.Lock, error) {
+// Lock is a lock with these terms.
+func (f *Terms) Lock(to lock.Target, now time.Time) (*lock.Lock, error) {
 	l := &lock.Lock{Target: to, Message: f.message}
 	switch {
 	case f.ttl != 0 && f.expires != "":
@@ -50,7 +56,7 @@ func (f *lockTerms) lock(to lock.Target, now time.Time) (*lock.Lock, error) {
 }
 
 type lockFlags struct {
-	lockTerms
+	Terms
 	target lock.Target
 }
 
@@ -64,7 +70,7 @@ func (t commands) lock() *cobra.Command {
 	c.Flags().StringVar(&f.target.Device, "device", "", "a device, by id or asset tag")
 	c.Flags().StringVar(&f.target.ServerID, "node", "", "a node, by id or name")
 	c.Flags().StringVar(&f.target.MFADevice, "mfa-device", "", "a second factor, by id")
-	f.add(c)
+	f.Add(c)
 	return c
 }
 
@@ -72,7 +78,7 @@ func (t commands) makeLock(ctx context.Context, f lockFlags) error {
 	if f.target == (lock.Target{}) {
 		return console.Usagef("one of --user, --role, --login, --device, --node, --mfa-device must be set")
 	}
-	l, err := f.lock(f.target, time.Now())
+	l, err := f.Lock(f.target, time.Now())
 	if err != nil {
 		return err
 	}
@@ -80,12 +86,21 @@ func (t commands) makeLock(ctx context.Context, f lockFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := resolve(ctx, c, l); err != nil {
+		return err
+	}
+	t.doubt(ctx, c, l)
+	return f.Make(ctx, t.Tool, c, l)
+}
+
+// resolve turns what people call devices and nodes into ids.
+func resolve(ctx context.Context, c *client.Cluster, l *lock.Lock) error {
 	if l.Target.Device != "" && uuid.Validate(l.Target.Device) != nil {
-		d, err := find(ctx, c, client.DeviceRef{Tag: device.NormalTag(l.Target.Device)})
+		res, err := c.Get(ctx, manifest.Device, device.NormalTag(l.Target.Device))
 		if err != nil {
 			return err
 		}
-		l.Target.Device = d.ID
+		l.Target.Device = res.Metadata.Name
 	}
 	if l.Target.ServerID != "" && uuid.Validate(l.Target.ServerID) != nil {
 		res, err := c.Get(ctx, manifest.Node, l.Target.ServerID)
@@ -94,10 +109,36 @@ func (t commands) makeLock(ctx context.Context, f lockFlags) error {
 		}
 		l.Target.ServerID = res.Metadata.Name
 	}
-	return t.writeLock(ctx, c, l)
+	return nil
 }
 
-func (t commands) writeLock(ctx context.Context, c *client.Cluster, l *lock.Lock) error {
+// doubt says on standard error that nobody, or no role, is called so: the lock is made all the same, for a name that
+// comes later is locked too.
+func (t commands) doubt(ctx context.Context, c *client.Cluster, l *lock.Lock) {
+	for kind, name := range map[manifest.Kind]string{manifest.User: l.Target.User, manifest.Role: l.Target.Role} {
+		if name == "" {
+			continue
+		}
+		if _, err := c.Get(ctx, kind, name); fault.Is(err, fault.NotFound) {
+			fmt.Fprintf(t.Err, "there is no %s %q; the lock waits for one\n", kind, console.Safe(name))
+		}
+	}
+}
+
+// Make says which live sessions a lock cuts, and makes it.
+func (f *Terms) Make(ctx context.Context, t *tool.Tool, c *client.Cluster, l *lock.Lock) error {
+	cut, count, err := census.New(c).Preview(ctx, l)
+	switch {
+	case err != nil && f.dryRun:
+		return err
+	case err != nil: // the lock is what matters
+		fmt.Fprintf(t.Err, "which sessions it cuts cannot be told: %s\n", fault.Of(err).Text)
+	default:
+		printPreview(t, cut, count, f.dryRun)
+	}
+	if f.dryRun {
+		return nil
+	}
 	l.Name = uuid.NewString()
 	written, err := c.Write(ctx, []*manifest.Resource{manifest.New(l, 0)}, false)
 	if err != nil {
@@ -109,22 +150,24 @@ func (t commands) writeLock(ctx context.Context, c *client.Cluster, l *lock.Lock
 	return nil
 }
 
-func (t commands) devicesLock() *cobra.Command {
-	var f deviceFlags
-	var terms lockTerms
-	c := tool.Command("lock --asset-tag=TAG", "Refuse a device at once", "tctl devices lock --asset-tag=C00AA0AAAA0A --message='laptop lost'", 0, func(ctx context.Context, _ []string) error {
-		l, err := terms.lock(lock.Target{}, time.Now())
-		if err != nil {
-			return err
-		}
-		c, d, err := t.named(ctx, f)
-		if err != nil {
-			return err
-		}
-		l.Target.Device = d.ID
-		return t.writeLock(ctx, c, l)
-	})
-	f.add(c)
-	terms.add(c)
-	return c
+// printPreview lists what a lock cuts, where it cuts anything.
+func printPreview(t *tool.Tool, cut []live.Session, count int, dryRun bool) {
+	verb := "cuts"
+	if dryRun {
+		verb = "would cut"
+	}
+	switch {
+	case count == 0 && dryRun:
+		fmt.Fprintf(t.Out, "The lock %s no live session.\n", verb)
+	case count == 1:
+		fmt.Fprintf(t.Out, "The lock %s 1 live session:\n", verb)
+	case count > 1:
+		fmt.Fprintf(t.Out, "The lock %s %d live sessions:\n", verb, count)
+	}
+	if len(cut) > 0 {
+		printSessions(t.Out, cut)
+	}
+	if more := count - len(cut); more > 0 && count > 0 {
+		fmt.Fprintf(t.Out, "… and %d more\n", more)
+	}
 }

@@ -1,0 +1,265 @@
+// Package census knows who is connected where right now, as the agents say, and ends sessions.
+package census
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/live"
+	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/records"
+	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// Bounds.
+const (
+	maxPerHost = 20000 // sessions that one agent may say it carries
+	maxShown   = 1000  // sessions that a preview lists
+	perTxn     = 30    // sessions written in one transaction: 30 of the largest fit
+)
+
+// Pictures gives the current picture, and waits until it holds what was written.
+type Pictures interface {
+	Current() (*snapshot.Picture, time.Duration)
+	Reached(ctx context.Context, revision uint64)
+}
+
+// Audit records an event together with what it tells of.
+type Audit interface {
+	Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint64, error)
+}
+
+// Service is the use case.
+type Service struct {
+	Records  *records.Records
+	Store    store.Store
+	Pictures Pictures
+	Audit    Audit
+	Now      func() time.Time
+}
+
+// Report is what an agent says. A Complete one lists in IDs every session that it carries: what else was known of it is
+// over. Changed are sessions as JSON.
+type Report struct {
+	Complete bool
+	IDs      []string
+	Changed  [][]byte
+	Ended    []string
+}
+
+// Report writes down what an agent says of its sessions; it speaks for itself alone.
+func (s *Service) Report(ctx context.Context, host string, r Report) error {
+	if len(r.IDs) > maxPerHost || len(r.Changed) > maxPerHost || len(r.Ended) > maxPerHost {
+		return fault.New(fault.Invalid, "more sessions than one agent can have").WithReason("too_many_sessions")
+	}
+	ended := r.Ended
+	if r.Complete {
+		known, err := s.Records.SessionIDs(ctx, host)
+		if err != nil {
+			return err
+		}
+		still := make(map[string]bool, len(r.IDs))
+		for _, id := range r.IDs {
+			still[id] = true
+		}
+		ended = slices.DeleteFunc(known, func(id string) bool { return still[id] })
+	}
+	var ops []store.Op
+	for _, id := range ended {
+		if live.ValidID(id) {
+			ops = append(ops, store.Delete(records.SessionKey(host, id)))
+		}
+	}
+	for _, raw := range r.Changed {
+		var l live.Session
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return fault.New(fault.Invalid, "a session that is no JSON").WithReason("bad_session").Wrapping(err)
+		}
+		l.Host = host
+		if err := l.Check(); err != nil {
+			return fault.New(fault.Invalid, "%v", err).WithReason("bad_session")
+		}
+		op, err := records.PutSession(l)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, op)
+	}
+	for part := range slices.Chunk(ops, perTxn) {
+		if _, err := s.Store.Txn(ctx, part); err != nil {
+			return fmt.Errorf("write sessions: %w", err)
+		}
+	}
+	return nil
+}
+
+// List reads a page of the live sessions that the caller may see; next is empty on the last.
+func (s *Service) List(ctx context.Context, from identity.Caller, after string, limit int) ([]live.Session, string, error) {
+	if limit <= 0 || limit > store.MaxPage {
+		limit = store.MaxPage
+	}
+	list, next, err := s.Records.Sessions(ctx, after, limit)
+	list = slices.DeleteFunc(list, func(l live.Session) bool { return s.may(from, "list", l) != nil })
+	return list, next, err
+}
+
+// may asks access whether the caller may do something to a session.
+func (s *Service) may(from identity.Caller, verb string, l live.Session) error {
+	if from.Local {
+		return nil
+	}
+	picture, _ := s.Pictures.Current()
+	t := target.Target{Kind: target.Administration, Name: string(manifest.Session), ID: l.ID, Object: map[string]any{
+		"kind": string(manifest.Session), "name": l.ID, "user": l.Identity.Name, "login": l.Action.Login, "hostname": l.Target.Name}}
+	d, in := picture.Decide(from.User, t, target.Action{Verb: verb, From: from.Addr}, s.Now())
+	if !d.Allowed {
+		return access.Refusal(d, in)
+	}
+	return nil
+}
+
+// each calls visit with every live session, until it fails.
+func (s *Service) each(ctx context.Context, visit func(live.Session) error) error {
+	after := ""
+	for {
+		list, next, err := s.Records.Sessions(ctx, after, store.MaxPage)
+		if err != nil {
+			return err
+		}
+		for _, l := range list {
+			if err := visit(l); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		after = next
+	}
+}
+
+// find is the session with an id, or the only one whose id begins so.
+func (s *Service) find(ctx context.Context, id string) (live.Session, error) {
+	var found []live.Session
+	if id == "" {
+		return live.Session{}, fault.New(fault.Invalid, "a session's id must be given").WithFix("tctl sessions ls")
+	}
+	err := s.each(ctx, func(l live.Session) error {
+		if strings.HasPrefix(l.ID, id) && len(found) < 10 {
+			found = append(found, l)
+		}
+		return nil
+	})
+	if err != nil {
+		return live.Session{}, err
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return live.Session{}, fault.New(fault.NotFound, "session %q not found", id).WithReason("not_found").
+			WithCause("it is over, or its agent has not told of it yet").WithFix("tctl sessions ls")
+	}
+	var ids []string
+	for _, l := range found {
+		ids = append(ids, l.ID)
+	}
+	return live.Session{}, fault.New(fault.Conflict, "several sessions begin with %q", id).WithReason("ambiguous").
+		WithCause("%s", strings.Join(ids, ", "))
+}
+
+// endLife is how long agents hear of an end: as long as a lock on what was issued would live.
+const endLife = identity.MaxLifetime
+
+// End has a session cut, with a message for the person in it.
+func (s *Service) End(ctx context.Context, from identity.Caller, id, message string) (live.Session, error) {
+	l, err := s.find(ctx, id)
+	if err != nil {
+		return l, err
+	}
+	if err := s.may(from, "delete", l); err != nil {
+		return l, err
+	}
+	end := live.End{Session: l.ID, By: from.Name(), Message: message, Expires: s.Now().UTC().Add(endLife).Truncate(time.Second)}
+	put, err := records.Put(manifest.New(&end, 0))
+	if err != nil {
+		return l, err
+	}
+	ev := event.Event{Kind: event.SessionTerminate, User: from.Name(), Success: true, Message: message,
+		Session:  &event.Session{SessionID: l.ID, ServerID: l.Host, ServerName: l.Target.Name, Login: l.Action.Login, Addr: from.Addr.String()},
+		Resource: &event.Resource{ResourceKind: string(manifest.Session), ResourceName: l.Identity.Name}}
+	if from.User != nil && from.User.Device != nil {
+		d := from.User.Device
+		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+	}
+	revision, err := s.Audit.Record(ctx, ev, put)
+	if err != nil {
+		return l, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s.Pictures.Reached(ctx, revision)
+	return l, nil
+}
+
+// Preview says which sessions a lock would cut: the first thousand of them, and how many there are. Sessions that the
+// caller may not see are counted alone.
+func (s *Service) Preview(ctx context.Context, from identity.Caller, l lock.Lock) (cut []live.Session, count int, err error) {
+	now := s.Now()
+	err = s.each(ctx, func(x live.Session) error {
+		if !l.InForce(now) || !l.Matches(&x.Identity, x.Target, x.Action) {
+			return nil
+		}
+		count++
+		if len(cut) < maxShown && s.may(from, "list", x) == nil {
+			cut = append(cut, x)
+		}
+		return nil
+	})
+	return cut, count, err
+}
+
+// Answer is a decision about a session in words, and what would change it.
+type Answer struct {
+	Session  live.Session
+	Decision access.Decision
+	Text     string
+	Changes  []string
+}
+
+// Explain decides about a live session as its agent does, by auth's own picture.
+func (s *Service) Explain(ctx context.Context, from identity.Caller, id string) (Answer, error) {
+	l, err := s.find(ctx, id)
+	if err != nil {
+		return Answer{}, err
+	}
+	if err := s.may(from, "read", l); err != nil {
+		return Answer{}, err
+	}
+	picture, _ := s.Pictures.Current()
+	who, now := l.Identity, s.Now()
+	if !now.Before(who.Validity.Expires) { // the agent judges the end of the certificate by the session's limits
+		who.Validity.Expires = now.Add(time.Hour)
+	}
+	d, in := picture.Decide(&who, l.Target, l.Action, now)
+	a := Answer{Session: l, Decision: d, Text: fmt.Sprintf("allowed by role %q", d.Source.Name)}
+	if !d.Allowed {
+		a.Text = access.Refusal(d, in).Lines()
+	}
+	if e := picture.Ended[l.ID]; e != nil {
+		a.Decision.Allowed, a.Text = false, "ended by "+e.By
+	}
+	a.Changes = access.WhatIf(in)
+	return a, nil
+}

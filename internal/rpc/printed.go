@@ -1,0 +1,35 @@
+package rpc
+
+import (
+	"sync"
+
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/wire"
+)
+
+// printedMost bounds what printed keeps; past it, it begins anew.
+const printedMost = 20000
+
+// printed keeps resources as they go out, for a thousand hosts are told of the same one.
+type printed struct {
+	mu   sync.Mutex
+	kept map[*manifest.Resource]*resourceMessage // guarded by mu
+}
+
+// resource is a resource as it goes out. Nobody may change either.
+func (p *printed) resource(r *manifest.Resource) (*resourceMessage, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m := p.kept[r]; m != nil {
+		return m, nil
+	}
+	m, err := wire.Resource(r)
+	if err != nil {
+		return nil, err
+	}
+	if p.kept == nil || len(p.kept) >= printedMost {
+		p.kept = map[*manifest.Resource]*resourceMessage{}
+	}
+	p.kept[r] = m
+	return m, nil
+}
