@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/sallyport/sallyport/internal/swtpm"
+	"github.com/sallyport/sallyport/internal/swtpm/firmware"
 )
 
 // programs builds tsh.exe, and the server's programs for this machine.
@@ -162,6 +163,34 @@ func TestWindows(t *testing.T) {
 		}
 		m.want(0, "", []string{"ssh", node, "true"})
 		m.want(0, "", []string{"device", "status"}, "Login carries device: yes")
+	})
+	t.Run("measured boot", func(t *testing.T) {
+		file := filepath.Join(s.data, "boot.yaml")
+		spec := "kind: role\nversion: v7\nmetadata: {name: secure-boot}\nspec:\n  options: {device_requirements: {secure_boot: true}}\n" +
+			"  allow: {logins: [root], node_labels: {'*': '*'}}\n"
+		if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.tctl("", "create", "-f", file)
+		s.tctl("password", "users", "add", "booter", "--roles=access,editor,secure-boot", "--logins=root", "--password-file=-")
+		m := newMachine(t, exe, swtpm.Options{EKCert: true, CA: ca})
+		boot := firmware.Boot{SecureBoot: true, Loader: "bootmgfw"}
+		if err := m.tpm.Raw(func(c *swtpm.Conn) error { return firmware.Extend(c, boot.Events()) }); err != nil {
+			t.Fatal(err)
+		}
+		log := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(log, firmware.Log(boot.Events()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.env = append(m.env, "SALLYPORT_TEST_TPM_LOG="+winPath(log))
+		booter := []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=booter"}
+		m.want(0, "password\n", booter)
+		m.want(0, "", []string{"device", "enroll", "--current-device"})
+		m.want(0, "password\n", []string{"login", "--user=booter"})
+		m.want(0, "", []string{"ssh", node, "true"})
+		m.env = append(m.env, "SALLYPORT_TEST_TPM_LOG=")
+		m.want(0, "password\n", []string{"login", "--user=booter"})
+		m.want(255, "", []string{"ssh", node, "true"}, "secure-boot")
 	})
 	t.Run("files", func(t *testing.T) {
 		m := laptop.in(t)

@@ -98,7 +98,8 @@ func run(t *testing.T, p ceremony.Purpose, k hwkey.Key, a hwkey.Attestor, c *dev
 	if err != nil {
 		return ceremony.Result{}, err
 	}
-	return last.Proof(proof)
+	r, _, err := last.Proof(proof[0])
+	return r, err
 }
 
 func (m *mac) enroll(t *testing.T) device.Credential {
