@@ -412,3 +412,36 @@ func TestConcurrent(t *testing.T) {
 		t.Error("no blob")
 	}
 }
+
+// TestExamine looks at an enclave that works, and at each thing that does not.
+func TestExamine(t *testing.T) {
+	m := newMac(t)
+	want := func(name, reason string) {
+		t.Helper()
+		for _, f := range m.Examine() {
+			if f.Name == name && fault.Because(f.Err, reason) && fault.Of(f.Err).Fix != "" {
+				return
+			}
+		}
+		t.Errorf("%s: not %s: %+v", name, reason, m.Examine())
+	}
+	want("device key", "device_key_not_found")
+	m.enroll(t)
+	for _, f := range m.Examine() {
+		if f.Err != nil || f.Says == "" {
+			t.Errorf("%+v", f)
+		}
+	}
+	m.library.Machine("another machine")
+	want("device key", "enclave_key")
+	m.library.Fail("SecKeyCreateRandomKey", osStatus, -34018)
+	want("new key", "enclave_entitlements")
+	m.library.Fail("SecKeyCreateSignature", tokens, -9)
+	want("signature", "enclave_locked")
+	m.library.Entitle(true)
+	m.library.Fail("no toid", "", 0)
+	m.Examine()
+	if n := m.library.Keychain(); n != 0 {
+		t.Errorf("an examination left %d keys in the keychain", n)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
 )
 
@@ -49,9 +50,16 @@ func use(path string, f func(*chip) error) error {
 // named turns the TPM's own words into faults that tell a person what happened.
 func named(err error) error {
 	var loading *loadError
+	var f *fault.Error
 	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &f): // it has its name
+		return err
 	case errors.Is(err, tpm2.TPMRCLockout):
 		return hwkey.ErrLockout.Wrapping(err)
+	case errors.Is(err, tpm2.TPMRCRetry), errors.Is(err, tpm2.TPMRCYielded), errors.Is(err, tpm2.TPMRCTesting), errors.Is(err, tpm2.TPMRCNVRate):
+		return hwkey.ErrBusy.Wrapping(err).WithCause("it did not get to a command in %s", patience)
 	case errors.As(err, &loading):
 		return hwkey.ErrCleared.Wrapping(err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // patience is how long one operation waits for a TPM that is busy with others.
-const patience = 30 * time.Second
+var patience = 30 * time.Second
 
 // patient sends a command again while the TPM says that it did not get to it (TPM 2.0 Part 2, 6.6.3, the warnings
 // RETRY, YIELDED, TESTING, NV_RATE).
