@@ -163,6 +163,8 @@ func TestWindows(t *testing.T) {
 		}
 		m.want(0, "", []string{"ssh", node, "true"})
 		m.want(0, "", []string{"device", "status"}, "Login carries device: yes")
+		m.want(0, "", []string{"device", "doctor"}, "ok       TPM: IBM, firmware ", `endorsement key: rsa2048, with a certificate by "CN=`, "ok       storage key: persistent 81000001",
+			"ok       policy: ", "everything between this device and trust is in order")
 	})
 	t.Run("measured boot", func(t *testing.T) {
 		file := filepath.Join(s.data, "boot.yaml")
@@ -222,6 +224,7 @@ func TestWindows(t *testing.T) {
 		m.env = append(m.env, "SALLYPORT_TEST_TPM_PORT=")
 		m.want(0, "password\n", login)
 		m.want(1, "", []string{"device", "enroll", "--current-device"}, "failed to open the TPM device", "the machine has no TPM 2.0")
+		m.want(1, "", []string{"device", "doctor"}, "FAILED   TPM: failed to open the TPM device", "to fix: switch the TPM on")
 	})
 }
 

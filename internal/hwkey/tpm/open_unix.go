@@ -84,9 +84,10 @@ func openFault(path string, err error) error {
 		return f.WithCause("%s belongs to the group tss, and this process is not in it", path).
 			WithFix("sudo usermod -aG tss $USER, then log in to this machine again")
 	case errors.Is(err, fs.ErrNotExist):
-		return f.WithCause("there is no %s: the machine has no TPM, or its firmware has it switched off", path)
+		return f.WithCause("there is no %s: the machine has no TPM, or its firmware has it switched off", path).
+			WithFix("switch the TPM on in the firmware's setup (often called fTPM, PTT or Security Chip), then: tsh device doctor")
 	case errors.Is(err, syscall.EBUSY):
-		return f.WithCause("%s is in use by another program", path)
+		return f.WithCause("%s is in use by another program", path).WithFix("sudo fuser -v %s   (and end that program)", path)
 	}
 	return f.WithCause("%s: %v", path, err)
 }

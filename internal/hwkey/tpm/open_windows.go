@@ -48,7 +48,8 @@ func openFault(err error) error {
 	switch {
 	case errors.Is(err, tbs.ErrTPMNotFound), errors.Is(err, windowstpm.ErrNotTPM20):
 		return hwkey.ErrOpenTPM.Wrapping(errors.Join(err, fs.ErrNotExist)).
-			WithCause("the machine has no TPM 2.0, or its firmware has it switched off")
+			WithCause("the machine has no TPM 2.0, or its firmware has it switched off").
+			WithFix("switch the TPM on in the firmware's setup (often called fTPM or PTT), then: tsh device doctor")
 	case errors.Is(err, tbs.ErrServiceNotRunning), errors.Is(err, tbs.ErrServiceDisabled):
 		return f.WithCause("the service TPM Base Services does not run").WithFix("sc start tbs   (as administrator)")
 	}
