@@ -70,7 +70,8 @@ type Granted struct {
 }
 
 // checkProtocol refuses programs whose enforcement this server cannot vouch for.
-func checkProtocol(version string, protocol uint32) error {
+// CheckProtocol refuses a host of another protocol: it may not enforce what this cluster promises.
+func CheckProtocol(version string, protocol uint32) error {
 	if protocol != cluster.ProtocolVersion {
 		return fault.New(fault.Unsupported, "this host speaks protocol %d (version %.32q), the cluster speaks %d", protocol, version, cluster.ProtocolVersion).
 			WithReason("protocol_version").WithFix("install Sallyport %s on the host", cluster.Version)
@@ -102,7 +103,7 @@ func (s *Service) Join(ctx context.Context, from identity.Caller, r Request) (Gr
 }
 
 func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
-	if err := checkProtocol(r.Version, r.Protocol); err != nil {
+	if err := CheckProtocol(r.Version, r.Protocol); err != nil {
 		return Granted{}, err
 	}
 	role, ok := identity.ParseHostRole(string(r.Role))
@@ -176,7 +177,7 @@ func (s *Service) Renew(ctx context.Context, from identity.Caller, r Request) (G
 	if from.Host == nil {
 		return Granted{}, fault.New(fault.Unauthenticated, "only a host renews a host's certificates")
 	}
-	if err := checkProtocol(r.Version, r.Protocol); err != nil {
+	if err := CheckProtocol(r.Version, r.Protocol); err != nil {
 		return Granted{}, err
 	}
 	picture, _ := s.Pictures.Current()

@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/sallyport/sallyport/api/sallyport/v1"
 	"github.com/sallyport/sallyport/internal/census"
+	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
@@ -31,6 +32,10 @@ func (h *feedHandler) Follow(ctx context.Context, stream *connect.BidiStream[pb.
 	}
 	first, err := stream.Receive()
 	if err != nil {
+		return err
+	}
+	if err := membership.CheckProtocol(first.Version, first.ProtocolVersion); err != nil {
+		h.refused(ctx, *host, err)
 		return err
 	}
 	if err := h.serve(ctx, *host, first); err != nil {
@@ -56,6 +61,16 @@ func (h *feedHandler) Follow(ctx context.Context, stream *connect.BidiStream[pb.
 		}))
 	}()
 	return f.send(ctx, first.Ping)
+}
+
+// refused records that a host may not follow.
+func (h *feedHandler) refused(ctx context.Context, host identity.Host, err error) {
+	f := fault.Of(err)
+	ev := event.Event{Kind: event.Auth, User: identity.Caller{Host: &host}.Name(), Message: f.Text, Session: &event.Session{Reason: f.Reason},
+		Action: &event.Action{Verb: "FeedService/Follow"}}
+	if _, err := h.s.use.Audit.Record(context.WithoutCancel(ctx), ev); err != nil {
+		h.s.log.Error("a refusal was not recorded", "host", host.ID, "err", err)
+	}
 }
 
 func (h *feedHandler) serve(ctx context.Context, host identity.Host, m *pb.FollowRequest) error {

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/world"
@@ -97,6 +98,36 @@ func (h *host) serve() {
 	if _, gerr := h.w.Admin.Get(h.t.Context(), manifest.Node, h.ID); gerr != nil {
 		h.t.Fatal(err, gerr)
 	}
+}
+
+// told are sessions that a host says it carries.
+type told []live.Session
+
+func (s told) News() <-chan struct{}                          { return nil }
+func (s told) All() []live.Session                            { return s }
+func (s told) Tell() (changed []live.Session, ended []string) { return nil, nil }
+
+// tell follows the feed until auth has taken, or refused, what the host says of its sessions.
+func (h *host) tell(list ...live.Session) error {
+	h.t.Helper()
+	return h.call(func(m *member.Host) error {
+		ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
+		defer cancel()
+		mirror := snapshot.NewMirror(func() time.Duration { return 1 })
+		go func() {
+			for ctx.Err() == nil {
+				if _, age := mirror.Current(); age != snapshot.Never {
+					cancel() // the first echo comes after what came with the ping
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+		err := m.Follow(ctx, member.Follower{Mirror: mirror, Sessions: told(list), Served: func() *identity.Server { return &identity.Server{} }, Every: time.Hour})
+		if fault.Because(err, "bad_session") {
+			return err
+		}
+		return nil
+	})
 }
 
 // TestA13NamesStayTheirs tries to come by another host's name: by its id, by removing a namesake, by asking again.

@@ -287,12 +287,18 @@ func (d *Device) EnrollWith(l *Login, token string, key hwkey.Key, k ceremony.Ke
 // Login logs a user in from the device. A proof that fails is in Login.DeviceFault.
 func (d *Device) Login(user string) *Login {
 	d.World.t.Helper()
+	return d.LoginFor(user, 0)
+}
+
+// LoginFor is Login for a time.
+func (d *Device) LoginFor(user string, ttl time.Duration) *Login {
+	d.World.t.Helper()
 	key := d.Session()
 	attestor, err := d.Device.Login(key)
 	if err != nil {
 		d.World.t.Fatal(err)
 	}
-	l, err := d.World.login(client.LoginRequest{User: user, Key: key.Public(), Device: &client.DeviceProof{Key: attestor, CredentialID: d.Keep.CredentialID}}, key, Password)
+	l, err := d.World.login(client.LoginRequest{User: user, TTL: ttl, Key: key.Public(), Device: &client.DeviceProof{Key: attestor, CredentialID: d.Keep.CredentialID}}, key, Password)
 	if err != nil {
 		d.World.t.Fatal(err)
 	}

@@ -33,9 +33,12 @@ type FollowRequest struct {
 	// run is the run of auth that after was learned from; another run answers with everything.
 	Run uint64 `protobuf:"varint,4,opt,name=run,proto3" json:"run,omitempty"`
 	// sessions are what of the host's live sessions changed.
-	Sessions      *LiveSessions `protobuf:"bytes,5,opt,name=sessions,proto3" json:"sessions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Sessions *LiveSessions `protobuf:"bytes,5,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// version and protocol_version are the host's, in its first message.
+	Version         string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	ProtocolVersion uint32 `protobuf:"varint,7,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *FollowRequest) Reset() {
@@ -101,6 +104,20 @@ func (x *FollowRequest) GetSessions() *LiveSessions {
 		return x.Sessions
 	}
 	return nil
+}
+
+func (x *FollowRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *FollowRequest) GetProtocolVersion() uint32 {
+	if x != nil {
+		return x.ProtocolVersion
+	}
+	return 0
 }
 
 // LiveSessions is what a host says of the sessions that it carries.
@@ -362,13 +379,15 @@ var File_sallyport_v1_feed_proto protoreflect.FileDescriptor
 
 const file_sallyport_v1_feed_proto_rawDesc = "" +
 	"\n" +
-	"\x17sallyport/v1/feed.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sallyport/v1/trust.proto\"\xb3\x01\n" +
+	"\x17sallyport/v1/feed.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sallyport/v1/trust.proto\"\xf8\x01\n" +
 	"\rFollowRequest\x12\x12\n" +
 	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12.\n" +
 	"\x06served\x18\x03 \x03(\v2\x16.sallyport.v1.ResourceR\x06served\x12\x10\n" +
 	"\x03run\x18\x04 \x01(\x04R\x03run\x126\n" +
-	"\bsessions\x18\x05 \x01(\v2\x1a.sallyport.v1.LiveSessionsR\bsessions\"l\n" +
+	"\bsessions\x18\x05 \x01(\v2\x1a.sallyport.v1.LiveSessionsR\bsessions\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12)\n" +
+	"\x10protocol_version\x18\a \x01(\rR\x0fprotocolVersion\"l\n" +
 	"\fLiveSessions\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x10\n" +
 	"\x03ids\x18\x02 \x03(\tR\x03ids\x12\x18\n" +

@@ -178,7 +178,7 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
 	served := time.Time{}
-	m := &pb.FollowRequest{}
+	m := &pb.FollowRequest{Version: cluster.Version, ProtocolVersion: cluster.ProtocolVersion}
 	m.Run, m.After = f.Mirror.Resume()
 	first, news, due := true, f.news(), true
 	for {
