@@ -22,7 +22,7 @@ var floors = [][]string{
 	0: {"fault", "label", "device", "identity", "role", "target", "lock", "cluster", "event", "live"},
 	1: {"access", "attestation", "bootlog", "ceremony", "manifest", "recording", "wire", "config",
 		"dbwire/postgres", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
-	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
+	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/platform", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
 		"tunnel", "turnstile", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer"}, // 2a: hold state, know no use case
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                    // 2b: engines that may use 2a
 	4: {"login", "trust", "membership", "roster", "census", "client", "client/member", "client/census", "gate"},                                               // 3: use cases

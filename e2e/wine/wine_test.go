@@ -166,6 +166,28 @@ func TestWindows(t *testing.T) {
 		m.want(0, "", []string{"device", "doctor"}, "ok       TPM: IBM, firmware ", `endorsement key: rsa2048, with a certificate by "CN=`, "ok       storage key: persistent 81000001",
 			"ok       policy: ", "everything between this device and trust is in order")
 	})
+	t.Run("copies", func(t *testing.T) {
+		m := laptop.in(t)
+		dir := filepath.Join(filepath.Dir(m.home), "Eigene Dateien")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Repeat("größe\n", 10000)
+		if err := os.WriteFile(filepath.Join(dir, "ä b.txt"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		there := t.TempDir()
+		m.want(0, "", []string{"scp", winPath(filepath.Join(dir, "ä b.txt")), node + ":" + there + "/there"})
+		m.want(0, "", []string{"scp", node + ":" + there + "/there", winPath(filepath.Join(dir, "zurück.txt"))})
+		m.want(0, "", []string{"scp", "-r", winPath(dir), node + ":" + there + "/tree"})
+		for _, path := range []string{there + "/there", filepath.Join(dir, "zurück.txt"), there + "/tree/ä b.txt"} {
+			if raw, err := os.ReadFile(path); err != nil || string(raw) != text {
+				t.Errorf("%s: %d bytes, %v", path, len(raw), err)
+			}
+		}
+		m.want(0, "", []string{"config"}, "Host ", "ProxyCommand", "proxy ssh")
+		m.want(0, "SSH-2.0-Test\r\n", []string{"proxy", "ssh", node}, "SSH-2.0-")
+	})
 	t.Run("measured boot", func(t *testing.T) {
 		file := filepath.Join(s.data, "boot.yaml")
 		spec := "kind: role\nversion: v7\nmetadata: {name: secure-boot}\nspec:\n  options: {device_requirements: {secure_boot: true}}\n" +

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 )
 
 type tpmTransport = transport.TPM
@@ -186,7 +187,7 @@ func (a *attestor) Prove(digest [sha256.Size]byte, quote bool) (p device.Proof, 
 		return err
 	})
 	if p.Quote != nil && err == nil {
-		p.Quote.Log, p.Quote.NoLog = bootLog()
+		p.Quote.Log, p.Quote.NoLog = platform.BootLog()
 	}
 	return p, a.device.why(err, a.ak.Enrollment)
 }

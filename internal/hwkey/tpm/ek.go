@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 )
 
 // ekSpec is an endorsement key of the TCG EK Credential Profile: where its certificate is, and its template.
@@ -123,7 +124,7 @@ func (c *chip) openEK(s ekSpec) (object, *tpm2.TPMTPublic, error) {
 	if o, pub, err := c.persistentEK(s); err == nil {
 		return o, pub, nil
 	}
-	auth, err := endorsementAuth()
+	auth, err := platform.EndorsementAuth()
 	if err != nil {
 		return object{}, nil, err
 	}
@@ -181,7 +182,7 @@ func (c *chip) activate(s ekSpec, ak object, blob, encrypted []byte) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	auth, err := endorsementAuth()
+	auth, err := platform.EndorsementAuth()
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 )
 
 var _ hwkey.Examiner = (*Device)(nil)
@@ -36,11 +37,11 @@ func (d *Device) Examine() []hwkey.Finding {
 	if err != nil {
 		x.add("TPM", "", err)
 	}
-	log, problem := bootLog()
+	log, problem := platform.BootLog()
 	if len(x.found) > 1 || err == nil {
 		f := hwkey.Finding{Name: "event log", Says: fmt.Sprintf("%d bytes", len(log)), Minor: true}
 		if problem != "" {
-			f.Says, f.Err = "", errNoEventLog.WithCause("%s", problem)
+			f.Says, f.Err = "", platform.ErrNoEventLog.WithCause("%s", problem)
 		}
 		x.found = append(x.found, f)
 	}
@@ -136,7 +137,7 @@ func (x *examination) password(flags uint32) {
 	if flags&endorsementAuthSet == 0 {
 		return
 	}
-	auth, err := endorsementAuth()
+	auth, err := platform.EndorsementAuth()
 	if err == nil && len(auth) > 0 {
 		return
 	}

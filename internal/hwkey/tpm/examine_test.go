@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/attestation"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 	"github.com/sallyport/sallyport/internal/hwkey/tpm"
 	"github.com/sallyport/sallyport/internal/swtpm"
 )
@@ -202,9 +203,11 @@ func TestLockout(t *testing.T) {
 
 // TestBusyForever gives up on a TPM that never gets to a command, with a reason. It is not parallel.
 func TestBusyForever(t *testing.T) {
-	defer tpm.SetPatience(tpm.SetPatience(20 * time.Millisecond))
 	m := newMachine(t, swtpm.Options{})
 	k := m.session(t)
+	old := platform.Patience
+	platform.Patience = 100 * time.Millisecond
+	defer func() { platform.Patience = old }()
 	sum := sha256.Sum256(nil)
 	for _, rc := range []tpm2.TPMRC{tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting, tpm2.TPMRCNVRate} {
 		m.emulator.Intercept(func(cc tpm2.TPMCC) (tpm2.TPMRC, bool) { return rc, cc != tpm2.TPMCCFlushContext })
@@ -217,6 +220,7 @@ func TestBusyForever(t *testing.T) {
 		}
 	}
 	m.emulator.Intercept(nil)
+	platform.Patience = old
 	m.clean(t)
 	verify(t, k)
 }

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package tpm
+package platform
 
 import (
 	"encoding/binary"
@@ -47,7 +47,7 @@ func dial(path string) (transport.TPMCloser, error) {
 		if err == nil {
 			return t, nil
 		}
-		if spent += wait; spent > patience || !busy(err) {
+		if spent += wait; spent > Patience || !busy(err) {
 			return nil, openFault(path, err)
 		}
 		time.Sleep(wait)
@@ -60,7 +60,7 @@ func busy(err error) bool {
 }
 
 func dialSocket(path string) (transport.TPMCloser, error) {
-	conn, err := net.DialTimeout("unix", path, patience)
+	conn, err := net.DialTimeout("unix", path, Patience)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (f file) Send(command []byte) ([]byte, error) {
 type socket struct{ net.Conn }
 
 func (s socket) Send(command []byte) ([]byte, error) {
-	if err := s.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+	if err := s.SetDeadline(time.Now().Add(2 * Patience)); err != nil {
 		return nil, err
 	}
 	if _, err := s.Write(command); err != nil {
@@ -127,8 +127,8 @@ func (s socket) Send(command []byte) ([]byte, error) {
 	return b, err
 }
 
-// endorsementAuth is empty: these platforms keep no endorsement password for us to read.
-func endorsementAuth() ([]byte, error) { return nil, nil }
+// EndorsementAuth is empty: these platforms keep no endorsement password for us to read.
+func EndorsementAuth() ([]byte, error) { return nil, nil }
 
-// forAdministrators is never so: who may open the TPM may activate.
-func forAdministrators(error) bool { return false }
+// ForAdministrators is never so: who may open the TPM may activate.
+func ForAdministrators(error) bool { return false }

@@ -1,4 +1,4 @@
-package tpm
+package platform
 
 import (
 	"errors"
@@ -13,13 +13,13 @@ func eventLog() ([]byte, error) {
 	systemOnly()
 	ctx, err := tbs.CreateContext(tbs.TPMVersion20, tbs.IncludeTPM20)
 	if err != nil {
-		return nil, errNoEventLog.Wrapping(err).WithCause("TPM Base Services: %v", err)
+		return nil, ErrNoEventLog.Wrapping(err).WithCause("TPM Base Services: %v", err)
 	}
 	defer func() { _ = ctx.Close() }()
 	for range 3 { // it may have grown since its size was told
 		size, err := ctx.GetTCGLog(nil)
 		if err == nil && size > device.MaxEventLog {
-			return nil, errNoEventLog.WithCause("it has more than %d bytes", device.MaxEventLog)
+			return nil, ErrNoEventLog.WithCause("it has more than %d bytes", device.MaxEventLog)
 		}
 		b := make([]byte, size)
 		if err == nil && size > 0 {
@@ -29,11 +29,11 @@ func eventLog() ([]byte, error) {
 		case errors.Is(err, tbs.ErrInsufficientBuffer):
 			continue
 		case errors.Is(err, tbs.ErrNoEventLog), err == nil && size == 0:
-			return nil, errNoEventLog.WithCause("Windows has none of this start")
+			return nil, ErrNoEventLog.WithCause("Windows has none of this start")
 		case err != nil:
-			return nil, errNoEventLog.Wrapping(err).WithCause("TPM Base Services: %v", err)
+			return nil, ErrNoEventLog.Wrapping(err).WithCause("TPM Base Services: %v", err)
 		}
 		return b[:min(int(size), len(b))], nil
 	}
-	return nil, errNoEventLog.WithCause("it grows all the time")
+	return nil, ErrNoEventLog.WithCause("it grows all the time")
 }

@@ -1,4 +1,4 @@
-package tpm
+package platform
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ func dial(string) (transport.TPMCloser, error) {
 		if err == nil {
 			return t, nil
 		}
-		if spent += wait; spent > patience || !busy(err) {
+		if spent += wait; spent > Patience || !busy(err) {
 			return nil, openFault(err)
 		}
 		time.Sleep(wait)
@@ -64,9 +64,9 @@ const (
 	accessDenied           = 0x80070005 // E_ACCESSDENIED
 )
 
-// forAdministrators tells an activation that Windows keeps to administrators: the command is blocked, or the
+// ForAdministrators tells an activation that Windows keeps to administrators: the command is blocked, or the
 // endorsement authorization was not told.
-func forAdministrators(err error) bool {
+func ForAdministrators(err error) bool {
 	if fault.Because(err, hwkey.ErrEndorsement.Reason) {
 		return true
 	}
@@ -80,9 +80,9 @@ func forAdministrators(err error) bool {
 
 var getOwnerAuth = windows.NewLazySystemDLL("tbs.dll").NewProc("Tbsi_Get_OwnerAuth")
 
-// endorsementAuth reads the endorsement password that Windows set; empty where it keeps none, or tells it to
+// EndorsementAuth reads the endorsement password that Windows set; empty where it keeps none, or tells it to
 // administrators alone: then the TPM refuses the empty one.
-func endorsementAuth() ([]byte, error) {
+func EndorsementAuth() ([]byte, error) {
 	if err := getOwnerAuth.Find(); err != nil {
 		return nil, nil // older than Windows 8: never set
 	}
