@@ -55,6 +55,7 @@ type Session struct {
 	Reason     string `json:"reason,omitempty"` // a stable word: why it was refused, or why it ended
 	Source     string `json:"source,omitempty"` // the role, lock or setting that decided
 	Recording  string `json:"recording,omitempty"`
+	MFADevice  string `json:"mfa_device,omitempty"` // of a login: the second factor, as locks name it
 }
 
 // Action says what was done.

@@ -164,7 +164,7 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 		return Result{}, err
 	}
 	ev := event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: eventDevice(id.Device),
-		Session: &event.Session{Addr: from.Addr.String()}}
+		Session: &event.Session{Addr: from.Addr.String(), MFADevice: id.MFADevice}}
 	notices, ops, err := s.notices(ctx, id.Name, id.Device)
 	if err != nil {
 		return Result{}, err

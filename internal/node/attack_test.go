@@ -248,25 +248,73 @@ func TestA28WithoutPTY(t *testing.T) {
 	}
 }
 
-// TestA28Later takes the right away while the connection is up: what opens later is refused.
+// TestA28Later takes the right to forward away while the connection is up: what opens later is refused, what is open
+// ends, and the session that carries it goes on.
 func TestA28Later(t *testing.T) {
 	w := newWorld(t)
 	c := w.client()
+	session, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, _ := session.StdinPipe()
+	out, _ := session.StdoutPipe()
+	if err := session.Start("cat"); err != nil {
+		t.Fatal(err)
+	}
 	target := echo(t)
 	up, err := c.Dial("tcp", target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	up.Close()
+	l, err := c.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remote, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Accept(); err != nil {
+		t.Fatal(err)
+	}
 	less := accessRole()
 	less.Options.PortForwarding = false
 	w.apply(manifest.Role, less)
-	await(t, "the right is gone", func() bool {
+	for name, conn := range map[string]net.Conn{"-L": up, "-R": remote} {
+		if name == "-R" {
+			_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		}
+		if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Errorf("%s lives on: %v", name, err)
+		}
+	}
+	if up, err := c.Dial("tcp", target); err == nil {
+		up.Close()
+		t.Error("another forward was opened")
+	}
+	await(t, "the port's end", func() bool {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	if _, err := io.WriteString(in, "still here\n"); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len("still here\n"))
+	if _, err := io.ReadFull(out, got); err != nil {
+		t.Fatalf("the session ended with its forwards: %v", err)
+	}
+	// Given back, it works again.
+	w.apply(manifest.Role, accessRole())
+	await(t, "the right is back", func() bool {
 		up, err := c.Dial("tcp", target)
 		if err == nil {
 			up.Close()
 		}
-		return err != nil
+		return err == nil
 	})
 }
 

@@ -39,8 +39,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// TestLockCutsEverything locks a user who has a shell, a command, both forwards and a copy under way.
-func TestLockCutsEverything(t *testing.T) {
+// TestA54LockCutsEverything locks a user who has a shell, a command, both forwards and a copy under way.
+func TestA54LockCutsEverything(t *testing.T) {
 	w := newWorld(t)
 	c := w.client()
 	var stderr [3]lockedBuffer

@@ -19,6 +19,9 @@ import (
 // jumpChannels is how many channels one jump connection may have open.
 const jumpChannels = 16
 
+// jumpGrace is how long a jump connection that a lock ends still carries the nodes' words.
+const jumpGrace = time.Second
+
 // jump is the service for `ssh -J`: direct-tcpip to names of the roster and nothing else. A user certificate opens it;
 // what it opens is a way to a gate.
 func (p *Proxy) jump(ctx context.Context, c *peeked, known func()) {
@@ -51,6 +54,10 @@ func (p *Proxy) jump(ctx context.Context, c *peeked, known func()) {
 		case slots <- struct{}{}:
 			go func() {
 				defer func() { <-slots }()
+				if l, is := p.locked(who); is {
+					_ = ch.Reject(ssh.Prohibited, fmt.Sprintf("lock targeting %s is in force", l.Target))
+					return
+				}
 				p.jumpChannel(ctx, c, ch)
 			}()
 		default:
@@ -116,6 +123,10 @@ func (p *Proxy) cutWhenLocked(ctx context.Context, u *identity.User, conn ssh.Co
 	for {
 		changed := p.Pictures.Changed()
 		if _, is := p.locked(u); is {
+			select { // the nodes, which cut what goes through, have a moment to say why
+			case <-time.After(jumpGrace):
+			case <-ctx.Done():
+			}
 			conn.Close()
 			return
 		}

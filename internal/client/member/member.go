@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,8 +27,12 @@ import (
 	"github.com/sallyport/sallyport/internal/wire"
 )
 
-// pingEvery is how often a host asks whether its picture is current.
-const pingEvery = 5 * time.Second
+// pingEvery is how often a host asks whether its picture is current, silence how long it waits for any answer before it
+// follows anew.
+const (
+	pingEvery = 5 * time.Second
+	silence   = 20 * time.Second
+)
 
 // Host calls auth as a host.
 type Host struct {
@@ -149,26 +154,37 @@ type Follower struct {
 // Follow runs the feed until it breaks or ctx ends. It goes on where the mirror is, or, where auth no longer knows what
 // came since, with a complete picture.
 func (h *Host) Follow(ctx context.Context, f Follower) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stream := h.feed.Follow(ctx)
+	// net/http sees the end of a context only once it does not wait for the request's body.
+	stop := context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })
 	defer func() {
+		stop()
 		_ = stream.CloseRequest()
 		_ = stream.CloseResponse()
 	}()
-	pings := make(chan error, 1)
-	go func() { pings <- f.ping(ctx, stream) }()
+	var pings sync.WaitGroup
+	defer pings.Wait()
+	pings.Go(func() {
+		if err := f.ping(ctx, stream); err != nil {
+			cancel(err)
+		}
+	})
+	silent := time.AfterFunc(silence, func() { cancel(errors.New("the feed has gone silent")) })
+	defer silent.Stop()
 	for {
 		m, err := stream.Receive()
-		if err != nil {
-			cancel()
-			<-pings
-			return client.FromRPC(err)
+		if err == nil {
+			silent.Reset(silence)
+			err = f.apply(m)
 		}
-		if err := f.apply(m); err != nil {
-			cancel()
-			<-pings
-			return err
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && connect.CodeOf(err) == connect.CodeCanceled {
+				err = cause
+			}
+			cancel(err)
+			return client.FromRPC(err)
 		}
 	}
 }
@@ -197,8 +213,8 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 			return err
 		}
 		for _, m := range append([]*pb.FollowRequest{m}, rest...) {
-			if err := stream.Send(m); err != nil {
-				return err
+			if stream.Send(m) != nil {
+				return nil // the stream is over: Receive says why
 			}
 		}
 		m, first, due = &pb.FollowRequest{}, false, false
@@ -209,10 +225,10 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 			select { // what comes in a moment goes along
 			case <-time.After(tellAfter):
 			case <-ctx.Done():
-				return ctx.Err()
+				return nil
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		}
 	}
 }
@@ -268,6 +284,9 @@ func (f Follower) apply(m *pb.FollowResponse) error {
 	if m.Pong != 0 {
 		f.Mirror.Reach(m.Revision)
 		f.Mirror.Confirm(time.Duration(m.Pong - 1))
+		if m.Time != nil {
+			f.Mirror.Tell(time.Duration(m.Pong-1), m.Time.AsTime())
+		}
 		return nil
 	}
 	if !m.Complete && len(m.Put) == 0 && len(m.Removed) == 0 && m.Authorities == nil && len(m.Heads) > 0 {
