@@ -298,7 +298,7 @@ const agents = 1000
 
 // heartbeats follows the feed of an auth server of its own as a thousand agents, and reads what it costs there.
 func (w *world) heartbeats(ctx context.Context) ([]row, error) {
-	out, cmd, err := w.server("fleet", "fleet")
+	out, cmd, err := w.server("agents", "agents")
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +310,7 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	address := client.Address{Addr: proxy[1], Cluster: authority.Subject.CommonName, Authority: authority}
-	admin := client.Local(filepath.Join(w.dir, "fleet", "admin.sock"))
+	admin := client.Local(filepath.Join(w.dir, "agents", "admin.sock"))
 	defer admin.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
