@@ -8,6 +8,10 @@ for target in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 wi
   export CGO_ENABLED=0 GOOS=${target%/*} GOARCH=${target#*/}
   programs="./cmd/tsh ./cmd/tctl"
   [ "$GOOS" = linux ] && programs="$programs ./cmd/sallyport"
+  if [ "$GOOS" != darwin ] && go list -deps $programs | grep ebitengine/purego; then
+    echo "programs for $GOOS link what is for macOS alone" >&2
+    exit 1
+  fi
   go build -trimpath -o "$out/" $programs
   echo "built for $target: $programs"
 done

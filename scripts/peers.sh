@@ -11,6 +11,7 @@ need ssh openssh-client
 need sshd openssh-server
 need ip iproute2
 need gcc gcc
+[ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
 need wine wine
 need x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
 [ ${#missing[@]} -eq 0 ] && exit 0
@@ -33,7 +34,8 @@ for p in "${missing[@]}"; do
     openssh-*) echo "left out without $p: stock OpenSSH against the node" >&2 ;;
     iproute2) echo "left out without $p: tests with network namespaces" >&2 ;;
     wine | gcc-mingw-*) echo "left out without $p: tsh.exe under wine" >&2 ;;
-    gcc) echo "left out without $p: the race detector" >&2 ;;
+    libssl-dev) echo "left out without $p: the Secure Enclave's tests" >&2 ;;
+    gcc) echo "left out without $p: the race detector, the Secure Enclave's tests" >&2 ;;
   esac
 done
 [ -n "${REQUIRE_PEERS:-}" ] && exit 1

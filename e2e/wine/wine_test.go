@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"github.com/sallyport/sallyport/internal/swtpm"
+	"github.com/sallyport/sallyport/internal/swtpm/firmware"
 )
 
 // programs builds tsh.exe, and the server's programs for this machine.
@@ -162,6 +163,58 @@ func TestWindows(t *testing.T) {
 		}
 		m.want(0, "", []string{"ssh", node, "true"})
 		m.want(0, "", []string{"device", "status"}, "Login carries device: yes")
+		m.want(0, "", []string{"device", "doctor"}, "ok       TPM: IBM, firmware ", `endorsement key: rsa2048, with a certificate by "CN=`, "ok       storage key: persistent 81000001",
+			"ok       policy: ", "everything between this device and trust is in order")
+	})
+	t.Run("copies", func(t *testing.T) {
+		m := laptop.in(t)
+		dir := filepath.Join(filepath.Dir(m.home), "Eigene Dateien")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Repeat("größe\n", 10000)
+		if err := os.WriteFile(filepath.Join(dir, "ä b.txt"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		there := t.TempDir()
+		m.want(0, "", []string{"scp", winPath(filepath.Join(dir, "ä b.txt")), node + ":" + there + "/there"})
+		m.want(0, "", []string{"scp", node + ":" + there + "/there", winPath(filepath.Join(dir, "zurück.txt"))})
+		m.want(0, "", []string{"scp", "-r", winPath(dir), node + ":" + there + "/tree"})
+		for _, path := range []string{there + "/there", filepath.Join(dir, "zurück.txt"), there + "/tree/ä b.txt"} {
+			if raw, err := os.ReadFile(path); err != nil || string(raw) != text {
+				t.Errorf("%s: %d bytes, %v", path, len(raw), err)
+			}
+		}
+		m.want(0, "", []string{"config"}, "Host ", "ProxyCommand", "proxy ssh")
+		m.want(0, "SSH-2.0-Test\r\n", []string{"proxy", "ssh", node}, "SSH-2.0-")
+	})
+	t.Run("measured boot", func(t *testing.T) {
+		file := filepath.Join(s.data, "boot.yaml")
+		spec := "kind: role\nversion: v7\nmetadata: {name: secure-boot}\nspec:\n  options: {device_requirements: {secure_boot: true}}\n" +
+			"  allow: {logins: [root], node_labels: {'*': '*'}}\n"
+		if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.tctl("", "create", "-f", file)
+		s.tctl("password", "users", "add", "booter", "--roles=access,editor,secure-boot", "--logins=root", "--password-file=-")
+		m := newMachine(t, exe, swtpm.Options{EKCert: true, CA: ca})
+		boot := firmware.Boot{SecureBoot: true, Loader: "bootmgfw"}
+		if err := m.tpm.Raw(func(c *swtpm.Conn) error { return firmware.Extend(c, boot.Events()) }); err != nil {
+			t.Fatal(err)
+		}
+		log := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(log, firmware.Log(boot.Events()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.env = append(m.env, "SALLYPORT_TEST_TPM_LOG="+winPath(log))
+		booter := []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=booter"}
+		m.want(0, "password\n", booter)
+		m.want(0, "", []string{"device", "enroll", "--current-device"})
+		m.want(0, "password\n", []string{"login", "--user=booter"})
+		m.want(0, "", []string{"ssh", node, "true"})
+		m.env = append(m.env, "SALLYPORT_TEST_TPM_LOG=")
+		m.want(0, "password\n", []string{"login", "--user=booter"})
+		m.want(255, "", []string{"ssh", node, "true"}, "secure-boot")
 	})
 	t.Run("files", func(t *testing.T) {
 		m := laptop.in(t)
@@ -193,6 +246,7 @@ func TestWindows(t *testing.T) {
 		m.env = append(m.env, "SALLYPORT_TEST_TPM_PORT=")
 		m.want(0, "password\n", login)
 		m.want(1, "", []string{"device", "enroll", "--current-device"}, "failed to open the TPM device", "the machine has no TPM 2.0")
+		m.want(1, "", []string{"device", "doctor"}, "FAILED   TPM: failed to open the TPM device", "to fix: switch the TPM on")
 	})
 }
 

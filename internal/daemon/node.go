@@ -66,13 +66,14 @@ func (d *daemon) startNode() error {
 		}
 		return nil
 	})
-	g := gate.New(mirror, events, m.host(), time.Now)
+	now := func() time.Time { return mirror.Time(time.Now()) }
+	g := gate.New(mirror, events, m.host(), now)
 	d.follow(calls, m, hosts.Follower{Mirror: mirror, Sessions: g, Served: func() *identity.Server {
 		return &identity.Server{Labels: d.Config.SSH.Labels, Version: version()}
 	}})
 	d.run("gate", func(ctx context.Context) error { g.Run(ctx); return nil })
 	door, err := node.New(node.Config{Host: m.host(), HostKey: m.HostKey, Gate: g, Recorder: events, Pictures: mirror,
-		Labels: func() label.Set { return d.Config.SSH.Labels }, Log: log, Now: time.Now, SFTP: []string{d.Executable, "sftp-server"}})
+		Labels: func() label.Set { return d.Config.SSH.Labels }, Log: log, Now: now, SFTP: []string{d.Executable, "sftp-server"}})
 	if err != nil {
 		return err
 	}

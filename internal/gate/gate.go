@@ -45,7 +45,8 @@ type Gate struct {
 	news      news                  // guarded by mu, its bell apart
 }
 
-// New makes a gate; Run must run for sessions to end in time.
+// New makes a gate; Run must run for sessions to end in time. now is the calendar, by which certificates end; how long a
+// session lives and is idle is counted otherwise.
 func New(p Pictures, r Recorder, host identity.Host, now func() time.Time) *Gate {
 	return &Gate{pictures: p, recorder: r, host: host, now: now, index: newIndex(), reviewed: &snapshot.Picture{},
 		unsettled: map[*Session]struct{}{}, news: newNews()}
@@ -66,8 +67,7 @@ type Request struct {
 // what cannot be recorded is refused. The session's context is a child of ctx and ends when the session must; the
 // caller ends the session with End.
 func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
-	s := &Session{gate: g, id: uuid.NewString(), request: req, admitted: g.now()}
-	s.active.Store(s.admitted.UnixNano())
+	s := &Session{gate: g, id: uuid.NewString(), request: req, since: g.now(), began: time.Now()}
 	picture, err := g.let(s)
 	if err != nil {
 		return nil, g.refuse(ctx, s, err)

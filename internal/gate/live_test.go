@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -430,4 +431,46 @@ func TestLimitsChange(t *testing.T) {
 		}
 		alive(t, s, "the session itself")
 	})
+}
+
+// TestClockSteps sets the calendar an hour forward and back: what is counted in hours of the session does not move, what
+// ends with its certificate does with the calendar, which an agent takes from auth (snapshot.Mirror.Time), and nobody is
+// let in longer than the certificate says.
+func TestClockSteps(t *testing.T) {
+	for _, step := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(step.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				var off atomic.Int64
+				f.gate = New(f.mirror, f.events, identity.Host{ID: "n1"}, func() time.Time { return time.Now().Add(time.Duration(off.Load())) })
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go f.gate.Run(ctx)
+				go f.hear(ctx)
+				allow := role.Presets()[0].Allow
+				f.put(&role.Role{Name: "idle", Options: role.Options{ClientIdleTimeout: role.Duration(10 * time.Minute)}, Allow: allow},
+					&role.Role{Name: "short", Options: role.Options{MaxSessionTTL: role.Duration(20 * time.Minute)}, Allow: allow},
+					&role.Role{Name: "cert", Options: role.Options{DisconnectExpiredCert: true}, Allow: allow})
+				idle, short, cert := f.admit(t, request("alice", "idle")), f.admit(t, request("alice", "short")), f.admit(t, request("alice", "cert"))
+				time.Sleep(9 * time.Minute)
+				off.Store(int64(step))
+				time.Sleep(30 * time.Second)
+				alive(t, idle, "an idle session, before its time")
+				alive(t, short, "a session, before its longest time")
+				if step > 0 {
+					cutBy(t, cert, "expired", "a session whose certificate is over by the calendar")
+				} else {
+					alive(t, cert, "a session whose certificate is good")
+				}
+				time.Sleep(time.Minute)
+				cutBy(t, idle, "idle", "an idle session")
+				time.Sleep(11 * time.Minute)
+				cutBy(t, short, "max_session_ttl", "a session past its longest time")
+				// A picture's age is not the calendar's.
+				if _, age := f.mirror.Current(); age > 2*time.Second {
+					t.Fatalf("the picture is %s old", age)
+				}
+			})
+		})
+	}
 }

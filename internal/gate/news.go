@@ -72,7 +72,7 @@ func (s *Session) live() live.Session {
 	defer s.mu.Unlock()
 	req := s.request
 	out := live.Session{ID: s.id, Host: s.gate.host.ID, Identity: *req.Identity, Target: req.Target, Action: req.Action,
-		Since: s.admitted.UTC(), Role: s.decision.Source.Name}
+		Since: s.since.UTC(), Role: s.decision.Source.Name}
 	out.Target.Object = nil
 	if req.Start.Session != nil {
 		out.Protocol = req.Start.Session.Protocol

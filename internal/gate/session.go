@@ -15,12 +15,13 @@ import (
 
 // Session is one admitted request, alive until its context ends.
 type Session struct {
-	gate     *Gate
-	id       string
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	admitted time.Time
-	active   atomic.Int64 // when something last went through, in Unix nanoseconds
+	gate   *Gate
+	id     string
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	since  time.Time    // by the calendar
+	began  time.Time    // by the process's own clock, which no step of the calendar moves
+	active atomic.Int64 // when something last went through, in nanoseconds after began
 
 	mu       sync.Mutex
 	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays
@@ -52,7 +53,7 @@ func (s *Session) Decision() access.Decision {
 }
 
 // Touch says that the person did something.
-func (s *Session) Touch() { s.active.Store(s.gate.now().UnixNano()) }
+func (s *Session) Touch() { s.active.Store(int64(time.Since(s.began))) }
 
 // Changed is closed when the session's limits change.
 func (s *Session) Changed() <-chan struct{} {
@@ -129,11 +130,12 @@ func (s *Session) take(v verdict) {
 // overdue is why time alone ends the session, or nil.
 func (s *Session) overdue(now time.Time) error {
 	l := s.Limits()
-	if l.MaxTTL > 0 && now.Sub(s.admitted) > l.MaxTTL {
+	lived := time.Since(s.began)
+	if l.MaxTTL > 0 && lived > l.MaxTTL {
 		return fault.New(fault.Denied, "the session has reached its longest time").WithReason("max_session_ttl").
 			WithCause("a role sets max_session_ttl to %s", l.MaxTTL).WithFix("connect again")
 	}
-	idle := now.Sub(time.Unix(0, s.active.Load()))
+	idle := lived - time.Duration(s.active.Load())
 	if l.IdleTimeout > 0 && idle > l.IdleTimeout {
 		return fault.New(fault.Denied, "the session was idle for too long").WithReason("idle").
 			WithCause("a role sets client_idle_timeout to %s", l.IdleTimeout).WithFix("connect again")

@@ -24,7 +24,7 @@ func placeholder(tag string) bool {
 		}
 		return -1
 	}, tag)
-	if word == "" || strings.Trim(word, word[:1]) == "" || strings.HasPrefix(strings.ToLower(tag), "ek-") {
+	if word == "" || strings.Trim(word, word[:1]) == "" || FromKey(tag) {
 		return true
 	}
 	if _, ok := placeholders[word]; ok {
@@ -85,3 +85,6 @@ var placeholders = map[string]string{
 
 // numbered are defaults that a number of one or two digits may follow (fwts).
 var numbered = map[string]bool{"SERNUM": true, "ASSETTAGNUM": true, "OEMDEFINE": true, "NONE": true}
+
+// FromKey reports whether a tag is one that was made from an endorsement key.
+func FromKey(tag string) bool { return strings.HasPrefix(strings.ToLower(tag), "ek-") }

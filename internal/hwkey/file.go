@@ -21,14 +21,14 @@ const DeviceFile = "device.key"
 // maxFile bounds a key file; a TPM's blobs take less than 1 KiB.
 const maxFile = 64 << 10
 
-// File is a key at rest, as JSON: a TPM's wrapped blob with the parent that loads it, or a software key's PKCS #8 DER
-// in Private. A device's file carries its enrollment too.
+// File is a key at rest, as JSON: a TPM's wrapped blob with the parent that loads it, an enclave's, or a software key's
+// PKCS #8 DER in Private. A device's file carries its enrollment too.
 type File struct {
 	Version    int         `json:"version"`
 	Kind       device.Kind `json:"kind"`
-	Parent     string      `json:"parent,omitempty"` // tpm2: a persistent handle in hex, or storage-p256
-	Public     []byte      `json:"public,omitempty"` // tpm2: TPMT_PUBLIC
-	Private    []byte      `json:"private"`          // tpm2: TPM2B_PRIVATE without its length
+	Parent     string      `json:"parent,omitempty"` // tpm2: a persistent handle in hex, or storage-p256; secure_enclave: keychain
+	Public     []byte      `json:"public,omitempty"` // tpm2: TPMT_PUBLIC; secure_enclave: SPKI DER
+	Private    []byte      `json:"private"`          // tpm2: TPM2B_PRIVATE without its length; secure_enclave: the blob, or the keychain's tag
 	Enrollment *Enrollment `json:"enrollment,omitempty"`
 }
 

@@ -2,7 +2,7 @@
 // evidence for it.
 //
 // A Device stands for this machine towards one cluster and keeps its state in one directory. Package hwkey/local opens
-// the one of this platform; hwkey/tpm and hwkey/software are the kinds.
+// the one of this platform; hwkey/tpm, hwkey/enclave and hwkey/software are the kinds.
 package hwkey
 
 import (
@@ -52,13 +52,16 @@ type Attestor interface {
 	Keep(e Enrollment) error
 }
 
-// Enrollment is what the cluster calls this device.
+// Enrollment is what the cluster calls this device and, of a TPM, what it was at that time: the hash of its endorsement
+// key (EKHash, as device.Credential has it) and what it said of itself.
 type Enrollment struct {
-	Kind         device.Kind  `json:"kind"`
-	DeviceID     string       `json:"device_id"`
-	AssetTag     string       `json:"asset_tag"`
-	CredentialID string       `json:"credential_id"`
-	Level        device.Level `json:"level"`
+	Kind         device.Kind     `json:"kind"`
+	DeviceID     string          `json:"device_id"`
+	AssetTag     string          `json:"asset_tag"`
+	CredentialID string          `json:"credential_id"`
+	Level        device.Level    `json:"level"`
+	EKHash       string          `json:"ek_hash,omitempty"`
+	TPM          *device.TPMInfo `json:"tpm,omitempty"`
 }
 
 // The faults that people meet. What is returned is a copy that carries its cause: ask fault.Because(err, reason).
@@ -70,13 +73,29 @@ var (
 			WithFix("wait, or ask an administrator to run: tpm2_dictionarylockout --clear-lockout")
 	ErrCleared = fault.New(fault.Denied, "the TPM was cleared or replaced since enrollment").WithReason("tpm_cleared").
 			WithFix("tsh device enroll --current-device")
+	ErrBusy = fault.New(fault.Unavailable, "the TPM is busy with other programs").WithReason("tpm_busy").
+		WithFix("wait a minute, then: tsh login")
+	ErrMoved = fault.New(fault.Denied, "the device key is another machine's: the disk was moved, or the files were copied").
+			WithReason("device_moved").WithFix("tsh device enroll --current-device")
+	ErrTagChanged = fault.New(fault.Conflict, "this machine's asset tag is another than at its enrollment").WithReason("tag_changed").
+			WithFix("tsh device enroll --current-device")
+	ErrFirmwareChanged = fault.New(fault.Conflict, "the TPM's firmware is another than at the enrollment").WithReason("tpm_firmware_changed").
+				WithFix("tsh device enroll --current-device   (the cluster then knows the new one)")
 	ErrNoParent = fault.New(fault.Unavailable, "the TPM has no storage key and its owner password is set").
 			WithReason("tpm_owner_auth").
 			WithFix("sudo tpm2_createprimary -C o -P OWNER-PASSWORD -G rsa2048 -c srk.ctx && sudo tpm2_evictcontrol -C o -P OWNER-PASSWORD -c srk.ctx 0x81000001")
 	ErrEndorsement = fault.New(fault.Unavailable, "the TPM's endorsement password is set").
 			WithReason("tpm_endorsement_auth").WithFix("sudo tpm2_changeauth -c endorsement -p PASSWORD")
-	ErrNoEnclave = fault.New(fault.Unsupported, "this build has no Secure Enclave keys yet").WithReason("enclave_missing")
-	ErrNoKey     = fault.New(fault.NotFound, "key file not found, are you logged in?").WithReason("key_not_found").
+	ErrNoEnclave = fault.New(fault.Unsupported, "this machine has no Secure Enclave").WithReason("enclave_missing")
+	// ErrEntitlements is OSStatus -34018 of macOS.
+	ErrEntitlements = fault.New(fault.Denied, "binary missing signature or entitlements").WithReason("enclave_entitlements").
+			WithFix("install the signed tsh of your release, then: tsh device enroll --current-device")
+	ErrEnclave    = fault.New(fault.Unavailable, "the Secure Enclave failed").WithReason("enclave_failed").WithFix("tsh device doctor")
+	ErrEnclaveKey = fault.New(fault.Denied, "the device key is not of this Mac's Secure Enclave, or was made before the Mac was erased").
+			WithReason("enclave_key").WithFix("tsh device enroll --current-device")
+	ErrEnclaveLocked = fault.New(fault.Unavailable, "the Secure Enclave lets nobody use its keys before the Mac was unlocked once").
+				WithReason("enclave_locked").WithFix("log in at the Mac itself once since it started, then: tsh login")
+	ErrNoKey = fault.New(fault.NotFound, "key file not found, are you logged in?").WithReason("key_not_found").
 			WithFix("tsh login")
 	ErrBadKey = fault.New(fault.Invalid, "key file is damaged").WithReason("key_damaged").WithFix("tsh login")
 )

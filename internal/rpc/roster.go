@@ -178,6 +178,15 @@ func (h *rosterHandler) Explain(ctx context.Context, r *connect.Request[pb.Expla
 		SourceName: d.Source.Name, Text: a.Text, Changes: a.Changes}), nil
 }
 
+func (h *rosterHandler) GetHindrances(ctx context.Context, _ *connect.Request[pb.GetHindrancesRequest]) (*connect.Response[pb.GetHindrancesResponse], error) {
+	list, now := h.s.use.Roster.Hindrances(caller(ctx))
+	out := &pb.GetHindrancesResponse{Now: timestamppb.New(now)}
+	for _, f := range list {
+		out.Hindrances = append(out.Hindrances, wire.Fault(f))
+	}
+	return connect.NewResponse(out), nil
+}
+
 func (h *rosterHandler) ExportAuthorities(ctx context.Context, _ *connect.Request[pb.ExportAuthoritiesRequest]) (*connect.Response[pb.ExportAuthoritiesResponse], error) {
 	list, err := h.s.use.Roster.Authorities(ctx)
 	if err != nil {

@@ -63,6 +63,7 @@ var table = map[string]who{
 	"RosterService/CreateToken":       {kind: manifest.Token, verb: "create"},
 	"RosterService/ListTargets":       {user: true},
 	"RosterService/Explain":           {kind: manifest.User, verb: "read"},
+	"RosterService/GetHindrances":     {user: true},
 	"RosterService/ExportAuthorities": {user: true},
 	"RosterService/Status":            {kind: manifest.Cap, verb: "read"},
 

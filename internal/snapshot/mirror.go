@@ -20,6 +20,7 @@ type Mirror struct {
 	changed chan struct{} // guarded by mu; closed and replaced at each change
 	fresh   time.Duration // guarded by mu; when the ping was sent that was echoed last
 	heard   bool          // guarded by mu
+	zero    time.Time     // guarded by mu: auth's time at the clock's zero, or a little later; zero before it was said
 }
 
 // NewMirror holds the zero picture, which refuses, at age Never.
@@ -69,6 +70,26 @@ func (m *Mirror) Confirm(sent time.Duration) {
 	if !m.heard || sent > m.fresh {
 		m.fresh, m.heard = sent, true
 	}
+}
+
+// Tell says what auth's clock showed when it echoed a ping that was sent at a moment of the mirror's clock.
+func (m *Mirror) Tell(sent time.Duration, authTime time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !authTime.IsZero() && sent >= m.fresh {
+		m.zero = authTime.Add(-sent)
+	}
+}
+
+// Time is auth's time as far as it is known here, never behind it, whatever became of this machine's own clock: what is
+// over is over. Before auth said its time it is otherwise.
+func (m *Mirror) Time(otherwise time.Time) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.zero.IsZero() {
+		return otherwise
+	}
+	return m.zero.Add(m.clock())
 }
 
 // Now is the mirror's clock, for the pings.

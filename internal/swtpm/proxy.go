@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -105,7 +106,7 @@ func (p *proxy) serve(c net.Conn) {
 	defer p.drop(c)
 	p.slot.Lock()
 	defer p.slot.Unlock()
-	up, err := dial(p.target)
+	up, err := queue(p.target)
 	if err != nil || !p.add(up) {
 		return
 	}
@@ -123,6 +124,17 @@ func (p *proxy) serve(c net.Conn) {
 			return
 		}
 	}
+}
+
+// queue dials swtpm until its backlog, of two, has room: connections that came and went wait there too.
+func queue(path string) (c *Conn, err error) {
+	for range 1000 {
+		if c, err = dial(path); !errors.Is(err, syscall.EAGAIN) {
+			return c, err
+		}
+		time.Sleep(5 * time.Millisecond) // another process: there is nothing to wait on
+	}
+	return nil, err
 }
 
 func (p *proxy) answer(up *Conn, command []byte) ([]byte, error) {

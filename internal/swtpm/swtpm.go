@@ -305,3 +305,28 @@ func (e *Emulator) Count(cc tpm2.TPMCC) int { return e.proxy.count(uint32(cc)) }
 
 // Intercept has f see each command before the TPM; where it says so the TPM is not asked and the code is answered.
 func (e *Emulator) Intercept(f func(cc tpm2.TPMCC) (tpm2.TPMRC, bool)) { e.proxy.intercept(f) }
+
+// LockOut guesses passwords of a key until the TPM is in lockout (TPM 2.0 Part 1, 19.8).
+func (e *Emulator) LockOut() error {
+	return e.Raw(func(c *Conn) error {
+		t := tpm2.ECCSRKTemplate
+		t.ObjectAttributes.NoDA = false
+		key, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(t),
+			InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{UserAuth: tpm2.TPM2BAuth{Buffer: []byte("right")}}}}.Execute(c)
+		if err != nil {
+			return err
+		}
+		for range 64 {
+			_, err = tpm2.Create{ParentHandle: tpm2.AuthHandle{Handle: key.ObjectHandle, Name: key.Name, Auth: tpm2.PasswordAuth([]byte("wrong"))},
+				InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(c)
+			if errors.Is(err, tpm2.TPMRCLockout) {
+				break
+			}
+		}
+		_, ferr := tpm2.FlushContext{FlushHandle: key.ObjectHandle}.Execute(c)
+		if !errors.Is(err, tpm2.TPMRCLockout) {
+			return fmt.Errorf("no lockout: %w", errors.Join(err, ferr))
+		}
+		return ferr
+	})
+}

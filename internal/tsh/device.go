@@ -18,11 +18,12 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hostinfo"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/tsh/doctor"
 )
 
 func (a *app) deviceCommand() *cobra.Command {
 	return console.Group("device", "Enroll this device, and see what it is to the cluster", "tsh device enroll --current-device\n  tsh device status",
-		a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand(), a.activateCommand())
+		a.enrollCommand(), a.collectCommand(), a.assetTagCommand(), a.deviceStatusCommand(), a.doctorCommand(), a.activateCommand())
 }
 
 type enrollFlags struct {
@@ -267,30 +268,15 @@ func (a *app) standing(ctx context.Context) (standing, error) {
 	if st.DeviceStanding, err = c.MyDevice(ctx, ref); err != nil {
 		return st, err
 	}
-	st.missing(kept.CredentialID)
+	if f := doctor.Missing(st.DeviceStanding, st.KeyHere, kept.CredentialID, st.Proven); f != nil {
+		st.Missing, st.Fix = f.Text, f.Fix
+	}
 	return st, nil
 }
 
 func hostOS(a *app) device.OS {
 	claims, _ := hostinfo.Collect(cluster.Version, a.now())
 	return claims.OSType
-}
-
-// missing names the first thing that stands between this device and trust.
-func (st *standing) missing(credential string) {
-	enroll := "tsh device enroll --current-device   (or ask a device admin for an enrollment token)"
-	switch {
-	case !st.Registered:
-		st.Missing, st.Fix = "the device is not registered", enroll
-	case !st.Enrolled:
-		st.Missing, st.Fix = "the device is not enrolled", enroll
-	case !st.KeyHere:
-		st.Missing, st.Fix = hwkey.ErrNotEnrolled.Text, enroll
-	case credential != st.CredentialID:
-		st.Missing, st.Fix = "the device was enrolled anew since", enroll
-	case !st.Proven:
-		st.Missing, st.Fix = "this login carries no device proof", "tsh logout; tsh login"
-	}
 }
 
 func (st standing) text(w io.Writer) error {

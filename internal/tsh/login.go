@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/internal/hwkey/local"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/profile"
+	"github.com/sallyport/sallyport/internal/tsh/doctor"
 )
 
 type loginFlags struct {
@@ -84,7 +85,7 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 		return err
 	}
 	if deviceErr == nil {
-		deviceErr = got.DeviceFault
+		deviceErr = a.moved(s, got.DeviceFault)
 	}
 	if err := a.keep(s, fresh, key, got); err != nil {
 		return err
@@ -217,6 +218,23 @@ func (a *app) deviceKey(s *state, path string) (hwkey.Key, *client.DeviceProof, 
 	return key, &client.DeviceProof{Key: attestor, CredentialID: e.CredentialID, Claims: claims}, nil
 }
 
+// moved names a device key that came from another machine.
+func (a *app) moved(s *state, err error) error {
+	if err == nil {
+		return nil
+	}
+	dev, derr := a.device(s, false)
+	if derr != nil {
+		return err
+	}
+	e, derr := dev.Enrollment()
+	if derr != nil {
+		return err
+	}
+	_, tag := hostinfo.Collect(cluster.Version, a.now())
+	return doctor.Moved(err, e, tag)
+}
+
 // warnAboutDevice says in one line why an enrolled device gave no proof, and what to do.
 func (a *app) warnAboutDevice(err error) {
 	if err == nil {
@@ -230,10 +248,11 @@ func (a *app) warnAboutDevice(err error) {
 	if f.Cause != "" {
 		line += " (" + f.Cause + ")"
 	}
-	if f.Fix != "" {
-		line += "; to fix: " + f.Fix
+	fix := f.Fix
+	if fix == "" {
+		fix = "tsh device doctor"
 	}
-	fmt.Fprintln(a.Err, console.Safe(line))
+	fmt.Fprintln(a.Err, console.Safe(line+"; to fix: "+fix))
 }
 
 // keep writes profile, key and certificates.

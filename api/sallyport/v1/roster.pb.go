@@ -1164,6 +1164,95 @@ func (x *ExplainResponse) GetChanges() []string {
 	return nil
 }
 
+type GetHindrancesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHindrancesRequest) Reset() {
+	*x = GetHindrancesRequest{}
+	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHindrancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHindrancesRequest) ProtoMessage() {}
+
+func (x *GetHindrancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHindrancesRequest.ProtoReflect.Descriptor instead.
+func (*GetHindrancesRequest) Descriptor() ([]byte, []int) {
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{19}
+}
+
+type GetHindrancesResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Hindrances []*Fault               `protobuf:"bytes,1,rep,name=hindrances,proto3" json:"hindrances,omitempty"`
+	// now is the server's clock.
+	Now           *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=now,proto3" json:"now,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHindrancesResponse) Reset() {
+	*x = GetHindrancesResponse{}
+	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHindrancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHindrancesResponse) ProtoMessage() {}
+
+func (x *GetHindrancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHindrancesResponse.ProtoReflect.Descriptor instead.
+func (*GetHindrancesResponse) Descriptor() ([]byte, []int) {
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetHindrancesResponse) GetHindrances() []*Fault {
+	if x != nil {
+		return x.Hindrances
+	}
+	return nil
+}
+
+func (x *GetHindrancesResponse) GetNow() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
 type ExportAuthoritiesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1172,7 +1261,7 @@ type ExportAuthoritiesRequest struct {
 
 func (x *ExportAuthoritiesRequest) Reset() {
 	*x = ExportAuthoritiesRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1273,7 @@ func (x *ExportAuthoritiesRequest) String() string {
 func (*ExportAuthoritiesRequest) ProtoMessage() {}
 
 func (x *ExportAuthoritiesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[19]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1286,7 @@ func (x *ExportAuthoritiesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuthoritiesRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuthoritiesRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{19}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{21}
 }
 
 type Authority struct {
@@ -1211,7 +1300,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1312,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[20]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1325,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{20}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Authority) GetUse() string {
@@ -1262,7 +1351,7 @@ type ExportAuthoritiesResponse struct {
 
 func (x *ExportAuthoritiesResponse) Reset() {
 	*x = ExportAuthoritiesResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1363,7 @@ func (x *ExportAuthoritiesResponse) String() string {
 func (*ExportAuthoritiesResponse) ProtoMessage() {}
 
 func (x *ExportAuthoritiesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[21]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1376,7 @@ func (x *ExportAuthoritiesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuthoritiesResponse.ProtoReflect.Descriptor instead.
 func (*ExportAuthoritiesResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{21}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExportAuthoritiesResponse) GetAuthorities() []*Authority {
@@ -1305,7 +1394,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1406,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[22]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1419,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{22}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{24}
 }
 
 type StatusResponse struct {
@@ -1351,7 +1440,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1452,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_roster_proto_msgTypes[23]
+	mi := &file_sallyport_v1_roster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1465,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{23}
+	return file_sallyport_v1_roster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StatusResponse) GetClusterName() string {
@@ -1446,7 +1535,7 @@ var File_sallyport_v1_roster_proto protoreflect.FileDescriptor
 
 const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\n" +
-	"\x19sallyport/v1/roster.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sallyport/v1/trust.proto\"<\n" +
+	"\x19sallyport/v1/roster.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18sallyport/v1/login.proto\x1a\x18sallyport/v1/trust.proto\"<\n" +
 	"\x12GetResourceRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"s\n" +
@@ -1527,7 +1616,13 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\vsource_name\x18\x04 \x01(\tR\n" +
 	"sourceName\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x18\n" +
-	"\achanges\x18\x06 \x03(\tR\achanges\"\x1a\n" +
+	"\achanges\x18\x06 \x03(\tR\achanges\"\x16\n" +
+	"\x14GetHindrancesRequest\"z\n" +
+	"\x15GetHindrancesResponse\x123\n" +
+	"\n" +
+	"hindrances\x18\x01 \x03(\v2\x13.sallyport.v1.FaultR\n" +
+	"hindrances\x12,\n" +
+	"\x03now\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"\x1a\n" +
 	"\x18ExportAuthoritiesRequest\"5\n" +
 	"\tAuthority\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x16\n" +
@@ -1548,7 +1643,7 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\x05proxy\x18\t \x01(\tR\x05proxy\x1a9\n" +
 	"\vCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x012\xa7\a\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x012\x81\b\n" +
 	"\rRosterService\x12G\n" +
 	"\vGetResource\x12 .sallyport.v1.GetResourceRequest\x1a\x16.sallyport.v1.Resource\x12X\n" +
 	"\rListResources\x12\".sallyport.v1.ListResourcesRequest\x1a#.sallyport.v1.ListResourcesResponse\x12[\n" +
@@ -1559,7 +1654,8 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\tResetUser\x12\x1e.sallyport.v1.ResetUserRequest\x1a .sallyport.v1.CreateUserResponse\x12R\n" +
 	"\vCreateToken\x12 .sallyport.v1.CreateTokenRequest\x1a!.sallyport.v1.CreateTokenResponse\x12R\n" +
 	"\vListTargets\x12 .sallyport.v1.ListTargetsRequest\x1a!.sallyport.v1.ListTargetsResponse\x12F\n" +
-	"\aExplain\x12\x1c.sallyport.v1.ExplainRequest\x1a\x1d.sallyport.v1.ExplainResponse\x12d\n" +
+	"\aExplain\x12\x1c.sallyport.v1.ExplainRequest\x1a\x1d.sallyport.v1.ExplainResponse\x12X\n" +
+	"\rGetHindrances\x12\".sallyport.v1.GetHindrancesRequest\x1a#.sallyport.v1.GetHindrancesResponse\x12d\n" +
 	"\x11ExportAuthorities\x12&.sallyport.v1.ExportAuthoritiesRequest\x1a'.sallyport.v1.ExportAuthoritiesResponse\x12C\n" +
 	"\x06Status\x12\x1b.sallyport.v1.StatusRequest\x1a\x1c.sallyport.v1.StatusResponseB=Z;github.com/sallyport/sallyport/api/sallyport/v1;sallyportv1b\x06proto3"
 
@@ -1575,7 +1671,7 @@ func file_sallyport_v1_roster_proto_rawDescGZIP() []byte {
 	return file_sallyport_v1_roster_proto_rawDescData
 }
 
-var file_sallyport_v1_roster_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_sallyport_v1_roster_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_sallyport_v1_roster_proto_goTypes = []any{
 	(*GetResourceRequest)(nil),        // 0: sallyport.v1.GetResourceRequest
 	(*ListResourcesRequest)(nil),      // 1: sallyport.v1.ListResourcesRequest
@@ -1596,56 +1692,63 @@ var file_sallyport_v1_roster_proto_goTypes = []any{
 	(*ListTargetsResponse)(nil),       // 16: sallyport.v1.ListTargetsResponse
 	(*ExplainRequest)(nil),            // 17: sallyport.v1.ExplainRequest
 	(*ExplainResponse)(nil),           // 18: sallyport.v1.ExplainResponse
-	(*ExportAuthoritiesRequest)(nil),  // 19: sallyport.v1.ExportAuthoritiesRequest
-	(*Authority)(nil),                 // 20: sallyport.v1.Authority
-	(*ExportAuthoritiesResponse)(nil), // 21: sallyport.v1.ExportAuthoritiesResponse
-	(*StatusRequest)(nil),             // 22: sallyport.v1.StatusRequest
-	(*StatusResponse)(nil),            // 23: sallyport.v1.StatusResponse
-	nil,                               // 24: sallyport.v1.Target.LabelsEntry
-	nil,                               // 25: sallyport.v1.StatusResponse.CountsEntry
-	(*Resource)(nil),                  // 26: sallyport.v1.Resource
-	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
+	(*GetHindrancesRequest)(nil),      // 19: sallyport.v1.GetHindrancesRequest
+	(*GetHindrancesResponse)(nil),     // 20: sallyport.v1.GetHindrancesResponse
+	(*ExportAuthoritiesRequest)(nil),  // 21: sallyport.v1.ExportAuthoritiesRequest
+	(*Authority)(nil),                 // 22: sallyport.v1.Authority
+	(*ExportAuthoritiesResponse)(nil), // 23: sallyport.v1.ExportAuthoritiesResponse
+	(*StatusRequest)(nil),             // 24: sallyport.v1.StatusRequest
+	(*StatusResponse)(nil),            // 25: sallyport.v1.StatusResponse
+	nil,                               // 26: sallyport.v1.Target.LabelsEntry
+	nil,                               // 27: sallyport.v1.StatusResponse.CountsEntry
+	(*Resource)(nil),                  // 28: sallyport.v1.Resource
+	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*Fault)(nil),                     // 30: sallyport.v1.Fault
 }
 var file_sallyport_v1_roster_proto_depIdxs = []int32{
-	26, // 0: sallyport.v1.ListResourcesResponse.resources:type_name -> sallyport.v1.Resource
-	26, // 1: sallyport.v1.WriteResourcesRequest.resources:type_name -> sallyport.v1.Resource
+	28, // 0: sallyport.v1.ListResourcesResponse.resources:type_name -> sallyport.v1.Resource
+	28, // 1: sallyport.v1.WriteResourcesRequest.resources:type_name -> sallyport.v1.Resource
 	5,  // 2: sallyport.v1.WriteResourcesResponse.results:type_name -> sallyport.v1.WriteResult
-	26, // 3: sallyport.v1.CreateUserRequest.user:type_name -> sallyport.v1.Resource
-	27, // 4: sallyport.v1.CreateUserResponse.expires:type_name -> google.protobuf.Timestamp
+	28, // 3: sallyport.v1.CreateUserRequest.user:type_name -> sallyport.v1.Resource
+	29, // 4: sallyport.v1.CreateUserResponse.expires:type_name -> google.protobuf.Timestamp
 	10, // 5: sallyport.v1.CreateUserResponse.join:type_name -> sallyport.v1.JoinHint
-	27, // 6: sallyport.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	29, // 6: sallyport.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	10, // 7: sallyport.v1.CreateTokenResponse.join:type_name -> sallyport.v1.JoinHint
-	24, // 8: sallyport.v1.Target.labels:type_name -> sallyport.v1.Target.LabelsEntry
+	26, // 8: sallyport.v1.Target.labels:type_name -> sallyport.v1.Target.LabelsEntry
 	15, // 9: sallyport.v1.ListTargetsResponse.targets:type_name -> sallyport.v1.Target
-	20, // 10: sallyport.v1.ExportAuthoritiesResponse.authorities:type_name -> sallyport.v1.Authority
-	25, // 11: sallyport.v1.StatusResponse.counts:type_name -> sallyport.v1.StatusResponse.CountsEntry
-	0,  // 12: sallyport.v1.RosterService.GetResource:input_type -> sallyport.v1.GetResourceRequest
-	1,  // 13: sallyport.v1.RosterService.ListResources:input_type -> sallyport.v1.ListResourcesRequest
-	3,  // 14: sallyport.v1.RosterService.WriteResources:input_type -> sallyport.v1.WriteResourcesRequest
-	6,  // 15: sallyport.v1.RosterService.DeleteResource:input_type -> sallyport.v1.DeleteResourceRequest
-	8,  // 16: sallyport.v1.RosterService.CreateUser:input_type -> sallyport.v1.CreateUserRequest
-	11, // 17: sallyport.v1.RosterService.ResetUser:input_type -> sallyport.v1.ResetUserRequest
-	12, // 18: sallyport.v1.RosterService.CreateToken:input_type -> sallyport.v1.CreateTokenRequest
-	14, // 19: sallyport.v1.RosterService.ListTargets:input_type -> sallyport.v1.ListTargetsRequest
-	17, // 20: sallyport.v1.RosterService.Explain:input_type -> sallyport.v1.ExplainRequest
-	19, // 21: sallyport.v1.RosterService.ExportAuthorities:input_type -> sallyport.v1.ExportAuthoritiesRequest
-	22, // 22: sallyport.v1.RosterService.Status:input_type -> sallyport.v1.StatusRequest
-	26, // 23: sallyport.v1.RosterService.GetResource:output_type -> sallyport.v1.Resource
-	2,  // 24: sallyport.v1.RosterService.ListResources:output_type -> sallyport.v1.ListResourcesResponse
-	4,  // 25: sallyport.v1.RosterService.WriteResources:output_type -> sallyport.v1.WriteResourcesResponse
-	7,  // 26: sallyport.v1.RosterService.DeleteResource:output_type -> sallyport.v1.DeleteResourceResponse
-	9,  // 27: sallyport.v1.RosterService.CreateUser:output_type -> sallyport.v1.CreateUserResponse
-	9,  // 28: sallyport.v1.RosterService.ResetUser:output_type -> sallyport.v1.CreateUserResponse
-	13, // 29: sallyport.v1.RosterService.CreateToken:output_type -> sallyport.v1.CreateTokenResponse
-	16, // 30: sallyport.v1.RosterService.ListTargets:output_type -> sallyport.v1.ListTargetsResponse
-	18, // 31: sallyport.v1.RosterService.Explain:output_type -> sallyport.v1.ExplainResponse
-	21, // 32: sallyport.v1.RosterService.ExportAuthorities:output_type -> sallyport.v1.ExportAuthoritiesResponse
-	23, // 33: sallyport.v1.RosterService.Status:output_type -> sallyport.v1.StatusResponse
-	23, // [23:34] is the sub-list for method output_type
-	12, // [12:23] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	30, // 10: sallyport.v1.GetHindrancesResponse.hindrances:type_name -> sallyport.v1.Fault
+	29, // 11: sallyport.v1.GetHindrancesResponse.now:type_name -> google.protobuf.Timestamp
+	22, // 12: sallyport.v1.ExportAuthoritiesResponse.authorities:type_name -> sallyport.v1.Authority
+	27, // 13: sallyport.v1.StatusResponse.counts:type_name -> sallyport.v1.StatusResponse.CountsEntry
+	0,  // 14: sallyport.v1.RosterService.GetResource:input_type -> sallyport.v1.GetResourceRequest
+	1,  // 15: sallyport.v1.RosterService.ListResources:input_type -> sallyport.v1.ListResourcesRequest
+	3,  // 16: sallyport.v1.RosterService.WriteResources:input_type -> sallyport.v1.WriteResourcesRequest
+	6,  // 17: sallyport.v1.RosterService.DeleteResource:input_type -> sallyport.v1.DeleteResourceRequest
+	8,  // 18: sallyport.v1.RosterService.CreateUser:input_type -> sallyport.v1.CreateUserRequest
+	11, // 19: sallyport.v1.RosterService.ResetUser:input_type -> sallyport.v1.ResetUserRequest
+	12, // 20: sallyport.v1.RosterService.CreateToken:input_type -> sallyport.v1.CreateTokenRequest
+	14, // 21: sallyport.v1.RosterService.ListTargets:input_type -> sallyport.v1.ListTargetsRequest
+	17, // 22: sallyport.v1.RosterService.Explain:input_type -> sallyport.v1.ExplainRequest
+	19, // 23: sallyport.v1.RosterService.GetHindrances:input_type -> sallyport.v1.GetHindrancesRequest
+	21, // 24: sallyport.v1.RosterService.ExportAuthorities:input_type -> sallyport.v1.ExportAuthoritiesRequest
+	24, // 25: sallyport.v1.RosterService.Status:input_type -> sallyport.v1.StatusRequest
+	28, // 26: sallyport.v1.RosterService.GetResource:output_type -> sallyport.v1.Resource
+	2,  // 27: sallyport.v1.RosterService.ListResources:output_type -> sallyport.v1.ListResourcesResponse
+	4,  // 28: sallyport.v1.RosterService.WriteResources:output_type -> sallyport.v1.WriteResourcesResponse
+	7,  // 29: sallyport.v1.RosterService.DeleteResource:output_type -> sallyport.v1.DeleteResourceResponse
+	9,  // 30: sallyport.v1.RosterService.CreateUser:output_type -> sallyport.v1.CreateUserResponse
+	9,  // 31: sallyport.v1.RosterService.ResetUser:output_type -> sallyport.v1.CreateUserResponse
+	13, // 32: sallyport.v1.RosterService.CreateToken:output_type -> sallyport.v1.CreateTokenResponse
+	16, // 33: sallyport.v1.RosterService.ListTargets:output_type -> sallyport.v1.ListTargetsResponse
+	18, // 34: sallyport.v1.RosterService.Explain:output_type -> sallyport.v1.ExplainResponse
+	20, // 35: sallyport.v1.RosterService.GetHindrances:output_type -> sallyport.v1.GetHindrancesResponse
+	23, // 36: sallyport.v1.RosterService.ExportAuthorities:output_type -> sallyport.v1.ExportAuthoritiesResponse
+	25, // 37: sallyport.v1.RosterService.Status:output_type -> sallyport.v1.StatusResponse
+	26, // [26:38] is the sub-list for method output_type
+	14, // [14:26] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_v1_roster_proto_init() }
@@ -1653,6 +1756,7 @@ func file_sallyport_v1_roster_proto_init() {
 	if File_sallyport_v1_roster_proto != nil {
 		return
 	}
+	file_sallyport_v1_login_proto_init()
 	file_sallyport_v1_trust_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1660,7 +1764,7 @@ func file_sallyport_v1_roster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_v1_roster_proto_rawDesc), len(file_sallyport_v1_roster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@
 #include <winsock2.h>
 #include <windows.h>
 #include <winerror.h>
+#include <stdio.h>
 #include <wchar.h>
 
 typedef UINT32 TBS_RESULT;
@@ -47,8 +48,12 @@ static BOOL transfer(SOCKET s, BYTE *b, int n, BOOL out)
 {
     while (n > 0) {
         int m = out ? send(s, (const char *)b, n, 0) : recv(s, (char *)b, n, 0);
-        if (m <= 0)
+        if (m < 0 && WSAGetLastError() == WSAEINTR)
+            continue;
+        if (m <= 0) {
+            fprintf(stderr, "tbs.dll: %s gave %d, error %d\n", out ? "send" : "recv", m, WSAGetLastError());
             return FALSE;
+        }
         b += m;
         n -= m;
     }

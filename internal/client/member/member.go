@@ -284,6 +284,9 @@ func (f Follower) apply(m *pb.FollowResponse) error {
 	if m.Pong != 0 {
 		f.Mirror.Reach(m.Revision)
 		f.Mirror.Confirm(time.Duration(m.Pong - 1))
+		if m.Time != nil {
+			f.Mirror.Tell(time.Duration(m.Pong-1), m.Time.AsTime())
+		}
 		return nil
 	}
 	if !m.Complete && len(m.Put) == 0 && len(m.Removed) == 0 && m.Authorities == nil && len(m.Heads) > 0 {

@@ -118,8 +118,27 @@ func sameProgram(pipe windows.Handle, parent uint32) error {
 	return nil
 }
 
-// image is the path of the program that a process runs.
+// processIDInformation is SYSTEM_PROCESS_ID_INFORMATION, the answer of NtQuerySystemInformation to the class of its name.
+type processIDInformation struct {
+	id    uintptr
+	image windows.NTUnicodeString
+}
+
+const systemProcessIDInformation = 88
+
+// image is the path of the program that a process runs, by the kernel's name for it. The process need not be opened:
+// an administrator's account has no right to a process of another person's.
 func image(id uint32) (string, error) {
+	buf := make([]uint16, 32<<10-1)
+	info := processIDInformation{id: uintptr(id), image: windows.NTUnicodeString{MaximumLength: uint16(2 * len(buf)), Buffer: &buf[0]}}
+	if err := windows.NtQuerySystemInformation(systemProcessIDInformation, unsafe.Pointer(&info), uint32(unsafe.Sizeof(info)), nil); err != nil {
+		return opened(id)
+	}
+	return windows.UTF16ToString(buf[:min(int(info.image.Length)/2, len(buf))]), nil
+}
+
+// opened is image by a handle, where the system does not know that class.
+func opened(id uint32) (string, error) {
 	p, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, id)
 	if err != nil {
 		return "", fmt.Errorf("open process: %w", err)
@@ -127,7 +146,7 @@ func image(id uint32) (string, error) {
 	defer func() { _ = windows.CloseHandle(p) }()
 	buf := make([]uint16, 32<<10)
 	n := uint32(len(buf))
-	if err := windows.QueryFullProcessImageName(p, 0, &buf[0], &n); err != nil {
+	if err := windows.QueryFullProcessImageName(p, windows.PROCESS_NAME_NATIVE, &buf[0], &n); err != nil {
 		return "", fmt.Errorf("name of a process: %w", err)
 	}
 	return windows.UTF16ToString(buf[:n]), nil

@@ -160,3 +160,18 @@ func TestWindowsPipe(t *testing.T) {
 		t.Errorf("%d entries", acl.AceCount)
 	}
 }
+
+// TestWindowsImage names this process's program, and none of a process that is not there.
+func TestWindowsImage(t *testing.T) {
+	ours, err := image(uint32(os.Getpid()))
+	if err != nil || !strings.HasSuffix(ours, ".exe") {
+		t.Errorf("%q %v", ours, err)
+	}
+	again, err := opened(uint32(os.Getpid()))
+	if err != nil || !strings.EqualFold(again, ours) {
+		t.Errorf("%q, and opened %q %v", ours, again, err)
+	}
+	if other, err := image(4_000_000); err == nil {
+		t.Errorf("a process that is not there runs %q", other)
+	}
+}

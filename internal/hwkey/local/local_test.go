@@ -30,7 +30,7 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	if runtime.GOOS == "darwin" {
-		want(Options{}, "", "enclave_missing")
+		want(Options{}, device.SecureEnclave, "")
 	} else {
 		want(Options{}, device.TPM2, "")
 	}

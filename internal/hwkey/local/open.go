@@ -22,14 +22,13 @@ func open(o Options) (hwkey.Device, error) {
 		return software.Open(o.Dir), nil
 	case f.Kind == device.TPM2:
 		return tpm.Open(o.Dir, o.TPM), nil
+	case f.Kind == device.SecureEnclave:
+		return openEnclave(o.Dir)
 	}
 	return nil, unknown(f.Kind)
 }
 
 func unknown(k device.Kind) error {
-	if k == device.SecureEnclave {
-		return hwkey.ErrNoEnclave
-	}
 	return fault.New(fault.Unsupported, "keys of kind %q are not known here", k).WithReason("key_kind")
 }
 
@@ -45,6 +44,8 @@ func loadKey(path, tpmPath string) (hwkey.Key, error) {
 		return software.Load(f)
 	case device.TPM2:
 		return tpm.Load(f, tpmPath)
+	case device.SecureEnclave:
+		return loadEnclave(f)
 	}
 	return nil, unknown(f.Kind)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/hwkey/elevation"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 )
 
 // Activate implements hwkey.Attestor. Where the platform lets an administrator alone activate, a program of theirs is
@@ -15,7 +16,7 @@ func (a *attestor) Activate(blob, encrypted []byte) ([]byte, error) {
 	}
 	q := elevation.Request{EK: a.ek.name, Key: a.ak, Blob: blob, Encrypted: encrypted}
 	secret, err := Activate(a.device.path, q)
-	if err != nil && forAdministrators(err) {
+	if err != nil && platform.ForAdministrators(err) {
 		return elevation.Activate(q)
 	}
 	return secret, err

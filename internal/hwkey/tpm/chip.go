@@ -11,7 +11,9 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 )
 
 // chip is an open TPM and what this operation has loaded into its three object slots.
@@ -33,11 +35,11 @@ func (o object) auth() tpm2.AuthHandle {
 
 // use opens the TPM for one operation, and leaves nothing in it.
 func use(path string, f func(*chip) error) error {
-	t, err := dial(path)
+	t, err := platform.Open(path)
 	if err != nil {
 		return err
 	}
-	c := &chip{TPM: patient{t, patience}}
+	c := &chip{TPM: t}
 	err = f(c)
 	for _, h := range slices.Backward(c.loaded) {
 		_, ferr := tpm2.FlushContext{FlushHandle: h}.Execute(c)
@@ -49,9 +51,16 @@ func use(path string, f func(*chip) error) error {
 // named turns the TPM's own words into faults that tell a person what happened.
 func named(err error) error {
 	var loading *loadError
+	var f *fault.Error
 	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &f): // it has its name
+		return err
 	case errors.Is(err, tpm2.TPMRCLockout):
 		return hwkey.ErrLockout.Wrapping(err)
+	case errors.Is(err, tpm2.TPMRCRetry), errors.Is(err, tpm2.TPMRCYielded), errors.Is(err, tpm2.TPMRCTesting), errors.Is(err, tpm2.TPMRCNVRate):
+		return hwkey.ErrBusy.Wrapping(err).WithCause("it did not get to a command in %s", platform.Patience)
 	case errors.As(err, &loading):
 		return hwkey.ErrCleared.Wrapping(err)
 	}

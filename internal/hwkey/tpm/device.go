@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 )
 
 type tpmTransport = transport.TPM
@@ -121,6 +122,7 @@ type attestor struct {
 	ak      hwkey.File
 	fresh   bool
 	ek      ekSpec // chosen by Evidence
+	found   device.Evidence
 }
 
 // Evidence implements hwkey.Attestor. A login opens no TPM for it.
@@ -147,6 +149,7 @@ func (a *attestor) Evidence() (device.Evidence, error) {
 		}
 		return err
 	})
+	a.found = e
 	return e, err
 }
 
@@ -184,9 +187,9 @@ func (a *attestor) Prove(digest [sha256.Size]byte, quote bool) (p device.Proof, 
 		return err
 	})
 	if p.Quote != nil && err == nil {
-		p.Quote.Log, p.Quote.NoLog = bootLog()
+		p.Quote.Log, p.Quote.NoLog = platform.BootLog()
 	}
-	return p, err
+	return p, a.device.why(err, a.ak.Enrollment)
 }
 
 // quote has the AK sign the PCRs, and reads them. Should one be extended in between, the server sees that they differ.
@@ -215,7 +218,12 @@ func (c *chip) quote(ak object, digest [sha256.Size]byte) (*device.Quote, error)
 
 // Keep implements hwkey.Attestor.
 func (a *attestor) Keep(e hwkey.Enrollment) error {
-	e.Kind = device.TPM2
+	e.Kind, e.TPM = device.TPM2, a.found.TPM
+	if spki := certified(a.found.EKCert); spki != nil {
+		e.EKHash = hash(spki)
+	} else if a.found.EKPublic != nil {
+		e.EKHash = hash(a.found.EKPublic)
+	}
 	a.ak.Enrollment = &e
 	return hwkey.WriteFile(devicePath(a.device.dir), a.ak)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/platform"
 )
 
 // ekSpec is an endorsement key of the TCG EK Credential Profile: where its certificate is, and its template.
@@ -123,7 +124,7 @@ func (c *chip) openEK(s ekSpec) (object, *tpm2.TPMTPublic, error) {
 	if o, pub, err := c.persistentEK(s); err == nil {
 		return o, pub, nil
 	}
-	auth, err := endorsementAuth()
+	auth, err := platform.EndorsementAuth()
 	if err != nil {
 		return object{}, nil, err
 	}
@@ -181,7 +182,7 @@ func (c *chip) activate(s ekSpec, ak object, blob, encrypted []byte) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	auth, err := endorsementAuth()
+	auth, err := platform.EndorsementAuth()
 	if err != nil {
 		return nil, err
 	}
@@ -239,19 +240,8 @@ func (d *Device) Tag() (string, error) {
 	if err == nil && len(spki) > 0 {
 		return tag(spki), nil
 	}
-	err = use(d.path, func(c *chip) error {
-		spec, cert, err := c.chooseEK()
-		if err != nil {
-			return err
-		}
-		if x, err := x509.ParseCertificate(trim(cert)); err == nil && x.PublicKey != nil {
-			spki, err = x509.MarshalPKIXPublicKey(x.PublicKey)
-			return err
-		}
-		_, pub, err := c.openEK(spec)
-		if err == nil {
-			spki, err = ekPublic(pub)
-		}
+	err = use(d.path, func(c *chip) (err error) {
+		spki, err = c.ekSPKI()
 		return err
 	})
 	if err != nil {
@@ -260,10 +250,66 @@ func (d *Device) Tag() (string, error) {
 	return tag(spki), hwkey.WriteBytes(filepath.Join(d.dir, ekFile), spki)
 }
 
-func tag(spki []byte) string {
-	sum := sha256.Sum256(spki)
-	return "ek-" + hex.EncodeToString(sum[:8])
+// ekSPKI is the endorsement key's SPKI DER: of its certificate, of its persistent handle, or of one made for it.
+func (c *chip) ekSPKI() ([]byte, error) {
+	spec, cert, err := c.chooseEK()
+	if err != nil {
+		return nil, err
+	}
+	if spki := certified(cert); spki != nil {
+		return spki, nil
+	}
+	o, pub, err := c.openEK(spec)
+	if err != nil {
+		return nil, err
+	}
+	spki, err := ekPublic(pub)
+	return spki, errors.Join(err, c.flush(o))
 }
+
+// certified is the SPKI DER of the key that a certificate is of; nil where it cannot be read.
+func certified(cert []byte) []byte {
+	x, err := x509.ParseCertificate(trim(cert))
+	if err != nil || x.PublicKey == nil {
+		return nil
+	}
+	spki, err := x509.MarshalPKIXPublicKey(x.PublicKey)
+	if err != nil {
+		return nil
+	}
+	return spki
+}
+
+// hash is device.Credential's EKHash.
+func hash(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
+}
+
+// why tells a TPM that was cleared from one that was replaced, by its endorsement key, which outlives a clear.
+func (d *Device) why(err error, e *hwkey.Enrollment) error {
+	if !fault.Because(err, hwkey.ErrCleared.Reason) {
+		return err
+	}
+	var spki []byte
+	if use(d.path, func(c *chip) (err error) { spki, err = c.ekSPKI(); return err }) != nil {
+		return err
+	}
+	return told(err, e, spki)
+}
+
+// told says of a key that does not load what the endorsement key of now means.
+func told(err error, e *hwkey.Enrollment, spki []byte) error {
+	if e == nil || e.EKHash == "" {
+		return err
+	}
+	if hash(spki) == e.EKHash {
+		return fault.Of(err).WithCause("its endorsement key is the one that was enrolled: it was cleared")
+	}
+	return fault.Of(err).WithCause("its endorsement key is not the one that was enrolled: it was replaced, or the files are another machine's")
+}
+
+func tag(spki []byte) string { return "ek-" + hash(spki)[:16] }
 
 // trim cuts the padding that NV leaves behind a certificate's DER.
 func trim(cert []byte) []byte {

@@ -58,6 +58,9 @@ const (
 	RosterServiceListTargetsProcedure = "/sallyport.v1.RosterService/ListTargets"
 	// RosterServiceExplainProcedure is the fully-qualified name of the RosterService's Explain RPC.
 	RosterServiceExplainProcedure = "/sallyport.v1.RosterService/Explain"
+	// RosterServiceGetHindrancesProcedure is the fully-qualified name of the RosterService's
+	// GetHindrances RPC.
+	RosterServiceGetHindrancesProcedure = "/sallyport.v1.RosterService/GetHindrances"
 	// RosterServiceExportAuthoritiesProcedure is the fully-qualified name of the RosterService's
 	// ExportAuthorities RPC.
 	RosterServiceExportAuthoritiesProcedure = "/sallyport.v1.RosterService/ExportAuthorities"
@@ -81,6 +84,8 @@ type RosterServiceClient interface {
 	ListTargets(context.Context, *connect.Request[v1.ListTargetsRequest]) (*connect.Response[v1.ListTargetsResponse], error)
 	// Explain asks for a decision and what would change it.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// GetHindrances says which rules would refuse this very login for its device, whatever it were used for.
+	GetHindrances(context.Context, *connect.Request[v1.GetHindrancesRequest]) (*connect.Response[v1.GetHindrancesResponse], error)
 	ExportAuthorities(context.Context, *connect.Request[v1.ExportAuthoritiesRequest]) (*connect.Response[v1.ExportAuthoritiesResponse], error)
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 }
@@ -150,6 +155,12 @@ func NewRosterServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(rosterServiceMethods.ByName("Explain")),
 			connect.WithClientOptions(opts...),
 		),
+		getHindrances: connect.NewClient[v1.GetHindrancesRequest, v1.GetHindrancesResponse](
+			httpClient,
+			baseURL+RosterServiceGetHindrancesProcedure,
+			connect.WithSchema(rosterServiceMethods.ByName("GetHindrances")),
+			connect.WithClientOptions(opts...),
+		),
 		exportAuthorities: connect.NewClient[v1.ExportAuthoritiesRequest, v1.ExportAuthoritiesResponse](
 			httpClient,
 			baseURL+RosterServiceExportAuthoritiesProcedure,
@@ -176,6 +187,7 @@ type rosterServiceClient struct {
 	createToken       *connect.Client[v1.CreateTokenRequest, v1.CreateTokenResponse]
 	listTargets       *connect.Client[v1.ListTargetsRequest, v1.ListTargetsResponse]
 	explain           *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	getHindrances     *connect.Client[v1.GetHindrancesRequest, v1.GetHindrancesResponse]
 	exportAuthorities *connect.Client[v1.ExportAuthoritiesRequest, v1.ExportAuthoritiesResponse]
 	status            *connect.Client[v1.StatusRequest, v1.StatusResponse]
 }
@@ -225,6 +237,11 @@ func (c *rosterServiceClient) Explain(ctx context.Context, req *connect.Request[
 	return c.explain.CallUnary(ctx, req)
 }
 
+// GetHindrances calls sallyport.v1.RosterService.GetHindrances.
+func (c *rosterServiceClient) GetHindrances(ctx context.Context, req *connect.Request[v1.GetHindrancesRequest]) (*connect.Response[v1.GetHindrancesResponse], error) {
+	return c.getHindrances.CallUnary(ctx, req)
+}
+
 // ExportAuthorities calls sallyport.v1.RosterService.ExportAuthorities.
 func (c *rosterServiceClient) ExportAuthorities(ctx context.Context, req *connect.Request[v1.ExportAuthoritiesRequest]) (*connect.Response[v1.ExportAuthoritiesResponse], error) {
 	return c.exportAuthorities.CallUnary(ctx, req)
@@ -251,6 +268,8 @@ type RosterServiceHandler interface {
 	ListTargets(context.Context, *connect.Request[v1.ListTargetsRequest]) (*connect.Response[v1.ListTargetsResponse], error)
 	// Explain asks for a decision and what would change it.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// GetHindrances says which rules would refuse this very login for its device, whatever it were used for.
+	GetHindrances(context.Context, *connect.Request[v1.GetHindrancesRequest]) (*connect.Response[v1.GetHindrancesResponse], error)
 	ExportAuthorities(context.Context, *connect.Request[v1.ExportAuthoritiesRequest]) (*connect.Response[v1.ExportAuthoritiesResponse], error)
 	Status(context.Context, *connect.Request[v1.StatusRequest]) (*connect.Response[v1.StatusResponse], error)
 }
@@ -316,6 +335,12 @@ func NewRosterServiceHandler(svc RosterServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(rosterServiceMethods.ByName("Explain")),
 		connect.WithHandlerOptions(opts...),
 	)
+	rosterServiceGetHindrancesHandler := connect.NewUnaryHandler(
+		RosterServiceGetHindrancesProcedure,
+		svc.GetHindrances,
+		connect.WithSchema(rosterServiceMethods.ByName("GetHindrances")),
+		connect.WithHandlerOptions(opts...),
+	)
 	rosterServiceExportAuthoritiesHandler := connect.NewUnaryHandler(
 		RosterServiceExportAuthoritiesProcedure,
 		svc.ExportAuthorities,
@@ -348,6 +373,8 @@ func NewRosterServiceHandler(svc RosterServiceHandler, opts ...connect.HandlerOp
 			rosterServiceListTargetsHandler.ServeHTTP(w, r)
 		case RosterServiceExplainProcedure:
 			rosterServiceExplainHandler.ServeHTTP(w, r)
+		case RosterServiceGetHindrancesProcedure:
+			rosterServiceGetHindrancesHandler.ServeHTTP(w, r)
 		case RosterServiceExportAuthoritiesProcedure:
 			rosterServiceExportAuthoritiesHandler.ServeHTTP(w, r)
 		case RosterServiceStatusProcedure:
@@ -395,6 +422,10 @@ func (UnimplementedRosterServiceHandler) ListTargets(context.Context, *connect.R
 
 func (UnimplementedRosterServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sallyport.v1.RosterService.Explain is not implemented"))
+}
+
+func (UnimplementedRosterServiceHandler) GetHindrances(context.Context, *connect.Request[v1.GetHindrancesRequest]) (*connect.Response[v1.GetHindrancesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sallyport.v1.RosterService.GetHindrances is not implemented"))
 }
 
 func (UnimplementedRosterServiceHandler) ExportAuthorities(context.Context, *connect.Request[v1.ExportAuthoritiesRequest]) (*connect.Response[v1.ExportAuthoritiesResponse], error) {

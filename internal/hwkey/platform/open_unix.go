@@ -1,6 +1,6 @@
 //go:build !windows
 
-package tpm
+package platform
 
 import (
 	"encoding/binary"
@@ -47,7 +47,7 @@ func dial(path string) (transport.TPMCloser, error) {
 		if err == nil {
 			return t, nil
 		}
-		if spent += wait; spent > patience || !busy(err) {
+		if spent += wait; spent > Patience || !busy(err) {
 			return nil, openFault(path, err)
 		}
 		time.Sleep(wait)
@@ -60,7 +60,7 @@ func busy(err error) bool {
 }
 
 func dialSocket(path string) (transport.TPMCloser, error) {
-	conn, err := net.DialTimeout("unix", path, patience)
+	conn, err := net.DialTimeout("unix", path, Patience)
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +84,10 @@ func openFault(path string, err error) error {
 		return f.WithCause("%s belongs to the group tss, and this process is not in it", path).
 			WithFix("sudo usermod -aG tss $USER, then log in to this machine again")
 	case errors.Is(err, fs.ErrNotExist):
-		return f.WithCause("there is no %s: the machine has no TPM, or its firmware has it switched off", path)
+		return f.WithCause("there is no %s: the machine has no TPM, or its firmware has it switched off", path).
+			WithFix("switch the TPM on in the firmware's setup (often called fTPM, PTT or Security Chip), then: tsh device doctor")
 	case errors.Is(err, syscall.EBUSY):
-		return f.WithCause("%s is in use by another program", path)
+		return f.WithCause("%s is in use by another program", path).WithFix("sudo fuser -v %s   (and end that program)", path)
 	}
 	return f.WithCause("%s: %v", path, err)
 }
@@ -107,7 +108,7 @@ func (f file) Send(command []byte) ([]byte, error) {
 type socket struct{ net.Conn }
 
 func (s socket) Send(command []byte) ([]byte, error) {
-	if err := s.SetDeadline(time.Now().Add(2 * patience)); err != nil {
+	if err := s.SetDeadline(time.Now().Add(2 * Patience)); err != nil {
 		return nil, err
 	}
 	if _, err := s.Write(command); err != nil {
@@ -126,8 +127,8 @@ func (s socket) Send(command []byte) ([]byte, error) {
 	return b, err
 }
 
-// endorsementAuth is empty: these platforms keep no endorsement password for us to read.
-func endorsementAuth() ([]byte, error) { return nil, nil }
+// EndorsementAuth is empty: these platforms keep no endorsement password for us to read.
+func EndorsementAuth() ([]byte, error) { return nil, nil }
 
-// forAdministrators is never so: who may open the TPM may activate.
-func forAdministrators(error) bool { return false }
+// ForAdministrators is never so: who may open the TPM may activate.
+func ForAdministrators(error) bool { return false }

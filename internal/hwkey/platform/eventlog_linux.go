@@ -1,4 +1,4 @@
-package tpm
+package platform
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package tpm
+package platform
 
 import (
 	"errors"
@@ -30,7 +30,7 @@ func dial(string) (transport.TPMCloser, error) {
 		if err == nil {
 			return t, nil
 		}
-		if spent += wait; spent > patience || !busy(err) {
+		if spent += wait; spent > Patience || !busy(err) {
 			return nil, openFault(err)
 		}
 		time.Sleep(wait)
@@ -48,7 +48,8 @@ func openFault(err error) error {
 	switch {
 	case errors.Is(err, tbs.ErrTPMNotFound), errors.Is(err, windowstpm.ErrNotTPM20):
 		return hwkey.ErrOpenTPM.Wrapping(errors.Join(err, fs.ErrNotExist)).
-			WithCause("the machine has no TPM 2.0, or its firmware has it switched off")
+			WithCause("the machine has no TPM 2.0, or its firmware has it switched off").
+			WithFix("switch the TPM on in the firmware's setup (often called fTPM or PTT), then: tsh device doctor")
 	case errors.Is(err, tbs.ErrServiceNotRunning), errors.Is(err, tbs.ErrServiceDisabled):
 		return f.WithCause("the service TPM Base Services does not run").WithFix("sc start tbs   (as administrator)")
 	}
@@ -63,9 +64,9 @@ const (
 	accessDenied           = 0x80070005 // E_ACCESSDENIED
 )
 
-// forAdministrators tells an activation that Windows keeps to administrators: the command is blocked, or the
+// ForAdministrators tells an activation that Windows keeps to administrators: the command is blocked, or the
 // endorsement authorization was not told.
-func forAdministrators(err error) bool {
+func ForAdministrators(err error) bool {
 	if fault.Because(err, hwkey.ErrEndorsement.Reason) {
 		return true
 	}
@@ -79,9 +80,9 @@ func forAdministrators(err error) bool {
 
 var getOwnerAuth = windows.NewLazySystemDLL("tbs.dll").NewProc("Tbsi_Get_OwnerAuth")
 
-// endorsementAuth reads the endorsement password that Windows set; empty where it keeps none, or tells it to
+// EndorsementAuth reads the endorsement password that Windows set; empty where it keeps none, or tells it to
 // administrators alone: then the TPM refuses the empty one.
-func endorsementAuth() ([]byte, error) {
+func EndorsementAuth() ([]byte, error) {
 	if err := getOwnerAuth.Find(); err != nil {
 		return nil, nil // older than Windows 8: never set
 	}

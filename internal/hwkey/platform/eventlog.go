@@ -1,4 +1,4 @@
-package tpm
+package platform
 
 import (
 	"errors"
@@ -15,12 +15,12 @@ import (
 //
 //	eventLog() ([]byte, error)  the event log of this start, or a fault that says why there is none and what to do
 
-// errNoEventLog is the fault of a log that cannot be had.
-var errNoEventLog = fault.New(fault.Unavailable, "the event log of this start cannot be read").WithReason("eventlog_unreadable")
+// ErrNoEventLog is the fault of a log that cannot be had.
+var ErrNoEventLog = fault.New(fault.Unavailable, "the event log of this start cannot be read").WithReason("eventlog_unreadable")
 
-// bootLog reads the event log, from the file that TSH_EVENTLOG names where it is set. A log that cannot be had is no
+// BootLog reads the event log, from the file that TSH_EVENTLOG names where it is set. A log that cannot be had is no
 // failure of the proof: why is told in one line.
-func bootLog() (log []byte, problem string) {
+func BootLog() (log []byte, problem string) {
 	read := eventLog
 	if path := os.Getenv("TSH_EVENTLOG"); path != "" {
 		read = func() ([]byte, error) { return readLog(path) }
@@ -45,19 +45,19 @@ func readLog(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, errNoEventLog.Wrapping(err).WithCause("there is no %s", path)
+		return nil, ErrNoEventLog.Wrapping(err).WithCause("there is no %s", path)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, errNoEventLog.Wrapping(err).WithCause("%s is for root alone", path)
+		return nil, ErrNoEventLog.Wrapping(err).WithCause("%s is for root alone", path)
 	case err != nil:
-		return nil, errNoEventLog.Wrapping(err)
+		return nil, ErrNoEventLog.Wrapping(err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, device.MaxEventLog+1))
 	if err != nil {
-		return nil, errNoEventLog.Wrapping(fmt.Errorf("read event log: %w", err))
+		return nil, ErrNoEventLog.Wrapping(fmt.Errorf("read event log: %w", err))
 	}
 	if len(b) > device.MaxEventLog {
-		return nil, errNoEventLog.WithCause("%s has more than %d bytes", path, device.MaxEventLog)
+		return nil, ErrNoEventLog.WithCause("%s has more than %d bytes", path, device.MaxEventLog)
 	}
 	return b, nil
 }
