@@ -25,7 +25,7 @@ type loginHandler struct{ s *Server }
 
 func (h *loginHandler) Hello(context.Context, *connect.Request[pb.HelloRequest]) (*connect.Response[pb.HelloResponse], error) {
 	return connect.NewResponse(&pb.HelloResponse{ClusterName: h.s.use.Roster.CA.Cluster(), Version: cluster.Version,
-		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors, AutoEnroll: h.s.use.Login.Settings().DeviceTrust.AutoEnroll}), nil
+		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors}), nil
 }
 
 func (h *loginHandler) ChangePassword(ctx context.Context, r *connect.Request[pb.ChangePasswordRequest]) (*connect.Response[pb.ChangePasswordResponse], error) {
@@ -61,9 +61,10 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 		TTL: time.Duration(start.TtlSeconds) * time.Second, Key: key, ClientVersion: start.ClientVersion}
 	var result login.Result
 	if start.Bot {
-		result, err = h.s.use.Bots.Login(ctx, caller(ctx), begin, &conversation{stream})
+		result, err = h.s.use.Bots.Login(ctx, caller(ctx), begin, &conversation{stream: stream})
 	} else {
-		result, err = h.s.use.Login.Login(ctx, caller(ctx), begin, &conversation{stream})
+		auto := h.s.use.Login.Settings().DeviceTrust.AutoEnroll
+		result, err = h.s.use.Login.Login(ctx, caller(ctx), begin, &conversation{stream: stream, autoEnroll: auto})
 	}
 	if err != nil {
 		return err
@@ -76,7 +77,8 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 
 // conversation is a login.Conversation over a stream.
 type conversation struct {
-	stream *connect.BidiStream[pb.LoginRequest, pb.LoginResponse]
+	stream     *connect.BidiStream[pb.LoginRequest, pb.LoginResponse]
+	autoEnroll bool // registered devices enroll behind the login
 }
 
 // receive waits for the next message, for the stream's own deadline.
@@ -109,7 +111,7 @@ func (c *conversation) Ask(_ context.Context, p login.Prompt) (string, error) {
 
 // Hello is of login.Conversation.
 func (c *conversation) Hello(_ context.Context, mode string) ([]byte, string, error) {
-	if err := c.stream.Send(&pb.LoginResponse{Step: &pb.LoginResponse_DeviceWanted{DeviceWanted: &pb.DeviceWanted{Mode: mode}}}); err != nil {
+	if err := c.stream.Send(&pb.LoginResponse{Step: &pb.LoginResponse_DeviceWanted{DeviceWanted: &pb.DeviceWanted{Mode: mode, AutoEnroll: c.autoEnroll}}}); err != nil {
 		return nil, "", err
 	}
 	m, err := c.receive()

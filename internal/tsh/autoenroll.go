@@ -16,12 +16,6 @@ func (a *app) autoEnroll(ctx context.Context, s *state) {
 	if s.login == nil || s.login.Identity.Device != nil {
 		return
 	}
-	c := s.call()
-	defer c.Close()
-	hello, err := c.Hello(ctx)
-	if err != nil || !hello.AutoEnroll {
-		return
-	}
 	dev, err := a.device(s, false)
 	if err != nil {
 		return
@@ -36,6 +30,8 @@ func (a *app) autoEnroll(ctx context.Context, s *state) {
 			return
 		}
 	}
+	c := s.call()
+	defer c.Close()
 	st, err := c.MyDevice(ctx, client.DeviceRef{Tag: e.tag, OS: e.claims.OSType})
 	if err != nil || !st.Registered || st.Enrolled {
 		return
