@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"io"
 	"time"
@@ -33,15 +31,6 @@ func (h *loginHandler) ChangePassword(ctx context.Context, r *connect.Request[pb
 	return connect.NewResponse(&pb.ChangePasswordResponse{}), err
 }
 
-// publicKey reads a SPKI.
-func publicKey(der []byte) (crypto.PublicKey, error) {
-	k, err := x509.ParsePKIXPublicKey(der)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "the session key is no public key").WithReason("bad_key").Wrapping(err)
-	}
-	return k, nil
-}
-
 func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.LoginRequest, pb.LoginResponse]) error {
 	ctx, cancel := context.WithTimeout(ctx, loginTime)
 	defer cancel()
@@ -53,7 +42,7 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 	if start == nil {
 		return fault.New(fault.Invalid, "a login begins with its start")
 	}
-	key, err := publicKey(start.SessionKey)
+	key, err := wire.PublicKey(start.SessionKey)
 	if err != nil {
 		return err
 	}
