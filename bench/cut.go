@@ -328,7 +328,10 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 		}, func() *tls.Certificate { return cert })
 		running.Go(func() {
 			defer calls.Close()
-			_ = member.New(calls).Follow(ctx, member.Follower{Mirror: mirrors[i], Every: 5 * time.Minute, Served: func() *identity.Server { return &identity.Server{} }})
+			for ctx.Err() == nil {
+				_ = member.New(calls).Follow(ctx, member.Follower{Mirror: mirrors[i], Every: 5 * time.Minute, Served: func() *identity.Server { return &identity.Server{} }})
+				time.Sleep(100 * time.Millisecond)
+			}
 		})
 	}
 	for _, m := range mirrors {
