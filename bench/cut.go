@@ -302,7 +302,7 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	listen := regexp.MustCompile(`auth +([^,]+), admin`).FindStringSubmatch(out)
+	listen := regexp.MustCompile(`auth +([0-9.:]+), admin`).FindStringSubmatch(out)
 	proxy := regexp.MustCompile(`people type ([^)]+)\)`).FindStringSubmatch(out)
 	pin := regexp.MustCompile(`CA pin +(\S+)`).FindStringSubmatch(out)
 	authority, err := client.FirstContact(ctx, proxy[1], []string{pin[1]}, false)
