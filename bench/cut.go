@@ -302,7 +302,7 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	listen := regexp.MustCompile(`auth +([^,]+), admin`).FindStringSubmatch(out)
+	listen := regexp.MustCompile(`auth +([0-9.:]+), admin`).FindStringSubmatch(out)
 	proxy := regexp.MustCompile(`people type ([^)]+)\)`).FindStringSubmatch(out)
 	pin := regexp.MustCompile(`CA pin +(\S+)`).FindStringSubmatch(out)
 	authority, err := client.FirstContact(ctx, proxy[1], []string{pin[1]}, false)
@@ -328,7 +328,10 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 		}, func() *tls.Certificate { return cert })
 		running.Go(func() {
 			defer calls.Close()
-			_ = member.New(calls).Follow(ctx, member.Follower{Mirror: mirrors[i], Every: 5 * time.Minute, Served: func() *identity.Server { return &identity.Server{} }})
+			for ctx.Err() == nil {
+				_ = member.New(calls).Follow(ctx, member.Follower{Mirror: mirrors[i], Every: 5 * time.Minute, Served: func() *identity.Server { return &identity.Server{} }})
+				time.Sleep(100 * time.Millisecond)
+			}
 		})
 	}
 	for _, m := range mirrors {

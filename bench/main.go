@@ -173,7 +173,7 @@ func quietShell() error {
 		fmt.Println("unshare is not there: root's .bashrc is part of what is measured")
 		return nil
 	}
-	return syscall.Exec(unshare, []string{"unshare", "-m", "sh", "-c", "mount --bind /dev/null \"$1\" && exec \"$0\"", self, rc}, append(os.Environ(), "BENCH_QUIET=1"))
+	return syscall.Exec(unshare, append([]string{"unshare", "-m", "sh", "-c", "mount --bind /dev/null \"$1\" && shift && exec \"$0\" \"$@\"", self, rc}, os.Args[1:]...), append(os.Environ(), "BENCH_QUIET=1"))
 }
 
 // login compares a login with device proof with one without.
