@@ -347,6 +347,11 @@ func TestManyOwners(t *testing.T) {
 	if l := b.Login("bob"); l.Identity().Device == nil {
 		t.Errorf("bob's credential died with alice's: %v", l.DeviceFault)
 	}
+	// Where a device is one user's again, none of several takes it from the others without a token.
+	s := cluster.Default()
+	s.SecondFactors, s.DeviceTrust.AllowSoftwareKeys = []string{}, true
+	w.Write(&s)
+	w.Refused(a.Enroll(w.Login("alice"), ""), "device_of_another", event.DeviceEnroll)
 }
 
 // TestAutoEnroll lets registered devices enroll at a login, never another's.
