@@ -290,11 +290,22 @@ func TestActivation(t *testing.T) {
 			}
 		})
 	}
+	t.Run("administrators too are refused", func(t *testing.T) {
+		m := newMachine(t, exe, swtpm.Options{EK: true})
+		m.env = append(m.env, "SALLYPORT_TEST_TPM_PLAIN=no command line holds this")
+		s.user("refused")
+		m.want(0, "password\n", []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=refused"})
+		r := m.want(1, "", []string{"device", "enroll", "--current-device"}, "ERROR: the credential could not be activated", "0x80280400")
+		if strings.Contains(r.out, "enrolled") || m.tpm.Count(tpm2.TPMCCActivateCredential) != 0 {
+			t.Error(r)
+		}
+		m.want(255, "", []string{"ssh", node, "true"}, "this login carries no device proof")
+	})
 	t.Run("authorization unknown", func(t *testing.T) {
 		m := newMachine(t, exe, swtpm.Options{EK: true, EndorsementAuth: "endorsement password"})
 		s.user("stranger")
 		m.want(0, "password\n", []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=stranger"})
-		m.want(1, "", []string{"device", "enroll", "--current-device"}, "the TPM's endorsement password is set")
+		m.want(1, "", []string{"device", "enroll", "--current-device"}, "the TPM's endorsement password is set", "Clear-Tpm")
 	})
 }
 
