@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,13 +19,31 @@ import (
 	"github.com/sallyport/sallyport/internal/swtpm/firmware"
 )
 
+// built is where the programs are, once for all tests; TestMain removes it.
+var built = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "wine-programs") })
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := built(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
 // programs builds tsh.exe, and the server's programs for this machine.
 func programs(t *testing.T) (exe, dir string) {
 	t.Helper()
-	dir = t.TempDir()
-	run(t, []string{"CGO_ENABLED=0", "GOOS=windows", "GOARCH=amd64"}, "../..", "go", "build", "-trimpath", "-o", dir+"/", "./cmd/tsh")
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe = filepath.Join(dir, "tsh.exe")
+	if _, err := os.Stat(exe); err == nil {
+		return exe, dir
+	}
 	run(t, []string{"CGO_ENABLED=0"}, "../..", "go", "build", "-trimpath", "-o", dir+"/", "./cmd/sallyport", "./cmd/tctl")
-	return filepath.Join(dir, "tsh.exe"), dir
+	run(t, []string{"CGO_ENABLED=0", "GOOS=windows", "GOARCH=amd64"}, "../..", "go", "build", "-trimpath", "-o", dir+"/", "./cmd/tsh")
+	return exe, dir
 }
 
 // server is a running cluster with one node.
