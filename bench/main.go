@@ -1,5 +1,7 @@
 // Command bench measures the programs in bin/ beside their peers, in one run, and prints a table.
 //
+// Arguments name the groups of figures to measure, all of them without any.
+//
 // Each figure is the median of repeated runs. Nothing here passes or fails: a figure that is not reached stands in
 // the table as it is.
 package main
@@ -46,10 +48,17 @@ func run(ctx context.Context) error {
 	}
 	defer w.close()
 	var rows []row
-	for _, f := range []func(context.Context) ([]row, error){w.start, w.size, w.session, w.login, w.decide, w.sessions, w.memory} {
-		r, err := f(ctx)
+	for _, g := range []struct {
+		name string
+		run  func(context.Context) ([]row, error)
+	}{{"start", w.start}, {"size", w.size}, {"session", w.session}, {"login", w.login}, {"decide", w.decide}, {"sessions", w.sessions},
+		{"memory", w.memory}, {"proofs", w.proofs}, {"fleet", w.fleet}, {"admission", w.admission}, {"cuts", w.cuts}, {"heartbeats", w.heartbeats}} {
+		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], g.name) {
+			continue
+		}
+		r, err := g.run(ctx)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", g.name, err)
 		}
 		rows = append(rows, r...)
 	}

@@ -27,6 +27,7 @@ type world struct {
 	sshdPort string
 	idle     *exec.Cmd
 	procs    []*exec.Cmd
+	later    []func()
 }
 
 func newWorld(ctx context.Context, bin string) (*world, error) {
@@ -168,6 +169,9 @@ func (w *world) close() {
 	}
 	if w.tpm != nil {
 		w.tpm.Close()
+	}
+	for _, f := range w.later {
+		f()
 	}
 	os.RemoveAll(w.dir)
 }

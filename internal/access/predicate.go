@@ -91,6 +91,11 @@ func ParseQuery(text string) (Query, error) {
 	return Query{p}, err
 }
 
+// MatchesObject reports whether the query holds for an object.
+func (q Query) MatchesObject(object map[string]any) bool {
+	return q.predicate == nil || q.predicate.holds(&Input{Identity: &identity.User{}, Target: target.Target{Object: object}}, false)
+}
+
 // Matches reports whether the query holds for a target.
 func (q Query) Matches(t target.Target) bool {
 	if q.predicate == nil {

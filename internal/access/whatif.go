@@ -39,13 +39,7 @@ func WhatIf(in Input) []string {
 	}
 	if in.Identity.Device != nil {
 		try(withSecureBoot(in), "a login that proves Secure Boot", "")
-	}
-	if in.Identity.Device != nil {
-		who := *in.Identity
-		who.Device, who.KeyPolicy = nil, identity.KeyAnywhere
-		c := in
-		c.Identity = &who
-		try(c, "", "a login without the device would be refused")
+		try(withoutDevice(in), "", "a login without the device would be refused")
 	}
 	for l := range in.Locks.Candidates(in.Identity, in.Target, in.Action) {
 		c := in
@@ -71,6 +65,14 @@ func WhatIf(in Input) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// withoutDevice is the question of a login that proves no device.
+func withoutDevice(in Input) Input {
+	who := *in.Identity
+	who.Device, who.KeyPolicy = nil, identity.KeyAnywhere
+	in.Identity = &who
+	return in
 }
 
 // withSecureBoot is the question of the same login, had its device proven Secure Boot.

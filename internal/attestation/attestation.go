@@ -24,11 +24,38 @@ type Judge struct {
 	roots    *Roots
 	software bool
 	now      time.Time
+	monitor  bool
+	approved func(ekHash string) bool
 }
 
 // NewJudge takes the cluster's `ekcert_allowed_cas` (nil or empty: none is listed), `allow_software_keys`, and the time.
 func NewJudge(allowed *Roots, software bool, now time.Time) Judge {
 	return Judge{roots: allowed, software: software, now: now}
+}
+
+// Monitoring is a judge that lets pass, and names in the credential, what it would refuse for want of a trusted EK
+// certificate.
+func (j Judge) Monitoring() Judge {
+	j.monitor = true
+	return j
+}
+
+// Approving is a judge that lets pass endorsement keys that an administrator approved by their hash. Their level stays
+// what is proven.
+func (j Judge) Approving(approved func(ekHash string) bool) Judge {
+	j.approved = approved
+	return j
+}
+
+// passes reports whether a TPM may enroll in spite of a refusal for want of a trusted EK certificate.
+func (j Judge) passes(c *device.Credential, refusal error) bool {
+	if j.approved != nil && j.approved(c.EKHash) {
+		return true
+	}
+	if j.monitor {
+		c.WouldRefuse = fault.Of(refusal).Cause
+	}
+	return j.monitor
 }
 
 // Enroll judges an enrollment's evidence: what the credential will be, once the proof is there. Where authorities are
@@ -67,7 +94,10 @@ func (j Judge) enrollTPM(e device.Evidence) (device.Credential, error) {
 	c.EKHash = hex.EncodeToString(ek.hash[:])
 	if cert != nil {
 		if c.Attestation, err = cert.Level(j.roots, j.now); err != nil {
-			return device.Credential{}, err
+			if !j.passes(&c, err) {
+				return device.Credential{}, err
+			}
+			c.Attestation = device.LevelTPMCert
 		}
 		c.EKCertSerial = cert.Serial
 		info := device.TPMInfo{}
@@ -77,8 +107,11 @@ func (j Judge) enrollTPM(e device.Evidence) (device.Credential, error) {
 		info.Manufacturer = cert.Manufacturer
 		c.TPM = &info
 	}
-	if !j.roots.Empty() && c.Attestation != device.LevelTPMTrusted {
-		return device.Credential{}, refuse("ekcert_missing", "the TPM has no EK certificate, and the cluster lists authorities")
+	if cert == nil && !j.roots.Empty() {
+		err := refuse("ekcert_missing", "the TPM has no EK certificate, and the cluster lists authorities; its EK hash is %s", c.EKHash)
+		if !j.passes(&c, err) {
+			return device.Credential{}, err
+		}
 	}
 	return c, nil
 }

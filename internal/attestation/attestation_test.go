@@ -452,9 +452,21 @@ func FuzzArea(f *testing.F) {
 		f.Add(r.session.Area)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, parse := range []func([]byte) (Area, error){ParseAK, ParseSession} {
-			if a, err := parse(b); err == nil && (len(a.Name) != 34 || a.key == nil) {
-				t.Error("took nonsense")
+		for _, restricted := range []bool{false, true} {
+			a, err := parseArea(b, restricted)
+			slow, serr := explainArea(b, restricted) // by go-tpm, structure by structure
+			if (err == nil) != (serr == nil) || err == nil && (!bytes.Equal(a.Name, slow.Name) || !a.key.Equal(slow.key)) {
+				t.Fatalf("%v, and structure by structure %v", err, serr)
+			}
+			if err != nil {
+				continue
+			}
+			pub, err := tpm2.Unmarshal[tpm2.TPMTPublic](b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name, err := tpm2.ObjectName(pub); err != nil || !bytes.Equal(name.Buffer, a.Name) {
+				t.Errorf("named %x, go-tpm names it %x, %v", a.Name, name.Buffer, err)
 			}
 		}
 	})

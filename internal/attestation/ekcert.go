@@ -35,8 +35,8 @@ var (
 
 // Roots are the authorities of `ekcert_allowed_cas`: each of them is trusted by itself. A nil Roots lists none.
 type Roots struct {
-	pool *x509.CertPool
-	n    int
+	pool  *x509.CertPool
+	certs []*x509.Certificate
 }
 
 // ParseRoots reads PEM certificates, of roots and intermediates alike. Anything else in it is an error.
@@ -46,26 +46,26 @@ func ParseRoots(text []byte) (*Roots, error) {
 		var block *pem.Block
 		block, rest = pem.Decode(rest)
 		if block == nil {
-			return nil, fmt.Errorf("certificate %d: no PEM", r.n+1)
+			return nil, fmt.Errorf("certificate %d: no PEM", len(r.certs)+1)
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("certificate %d: PEM block of type %q", r.n+1, block.Type)
+			return nil, fmt.Errorf("certificate %d: PEM block of type %q", len(r.certs)+1, block.Type)
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", r.n+1, err)
+			return nil, fmt.Errorf("certificate %d: %w", len(r.certs)+1, err)
 		}
 		if !c.BasicConstraintsValid || !c.IsCA {
-			return nil, fmt.Errorf("certificate %d (%s): not an authority's", r.n+1, c.Subject)
+			return nil, fmt.Errorf("certificate %d (%s): not an authority's", len(r.certs)+1, c.Subject)
 		}
 		r.pool.AddCert(c)
-		r.n++
+		r.certs = append(r.certs, c)
 	}
 	return r, nil
 }
 
 // Empty reports whether no authority is listed.
-func (r *Roots) Empty() bool { return r == nil || r.n == 0 }
+func (r *Roots) Empty() bool { return r == nil || len(r.certs) == 0 }
 
 // EKCert is an endorsement key's certificate, read and of the right usage, not yet verified by anyone.
 type EKCert struct {
@@ -227,7 +227,7 @@ func (e *EKCert) Level(roots *Roots, now time.Time) (device.Level, error) {
 	}
 	_, err := e.cert.Verify(x509.VerifyOptions{Roots: roots.pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil {
-		return "", refuse("ekcert_untrusted", "the EK certificate was signed by no authority of ekcert_allowed_cas: %v", err)
+		return "", refuse("ekcert_untrusted", "%s", e.untrusted(roots, err))
 	}
 	return device.LevelTPMTrusted, nil
 }

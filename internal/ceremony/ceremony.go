@@ -62,23 +62,27 @@ type Binding struct {
 // Digest is the transcript: SHA-256 over Label, purpose, cluster CA, user, fingerprint, session key and the messages
 // so far, each behind its length as a big-endian uint32.
 func (b Binding) Digest(messages ...[]byte) [sha256.Size]byte {
+	return digest(append([][]byte{[]byte(Label), []byte(b.Purpose), b.ClusterCA, []byte(b.User), b.Upgraded, b.SessionKey}, messages...)...)
+}
+
+func digest(fields ...[]byte) [sha256.Size]byte {
 	h := sha256.New()
-	add := func(field []byte) {
+	for _, f := range fields {
 		var n [4]byte
-		binary.BigEndian.PutUint32(n[:], uint32(len(field)))
+		binary.BigEndian.PutUint32(n[:], uint32(len(f)))
 		h.Write(n[:])
-		h.Write(field)
-	}
-	add([]byte(Label))
-	add([]byte(b.Purpose))
-	add(b.ClusterCA)
-	add([]byte(b.User))
-	add(b.Upgraded)
-	add(b.SessionKey)
-	for _, m := range messages {
-		add(m)
+		h.Write(f)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// BotLabel opens the transcript that the key of a bot without a device signs.
+const BotLabel = "sallyport-bot-v1"
+
+// BotDigest is that transcript: SHA-256 over BotLabel, cluster CA, user, session key, the bot's key and the server's
+// nonce, each behind its length as a big-endian uint32.
+func (b Binding) BotDigest(key, nonce []byte) [sha256.Size]byte {
+	return digest([]byte(BotLabel), b.ClusterCA, []byte(b.User), b.SessionKey, key, nonce)
 }
 
 // check refuses bindings that leave out what a signature has to cover.

@@ -39,6 +39,7 @@ type LoginRequest struct {
 	Key         crypto.PublicKey
 	Certificate []byte
 	Device      *DeviceProof
+	Bot         *Bot // a machine logs in by itself
 }
 
 // DeviceProof is an enrolled device that vouches for the session key.
@@ -57,6 +58,7 @@ type Certificates struct {
 	JumpAuthorities []ssh.PublicKey
 	Notices         []string
 	DeviceFault     error
+	Welcome         *ceremony.Welcome // of a bot whose machine was enrolled
 }
 
 // Hello is what a cluster says of itself.
@@ -64,6 +66,7 @@ type Hello struct {
 	Cluster       string
 	Version       string
 	SecondFactors []string
+	AutoEnroll    bool // registered devices enroll without being asked to
 }
 
 // Hello asks the cluster who it is.
@@ -76,7 +79,7 @@ func (c *Cluster) Hello(ctx context.Context) (Hello, error) {
 		return Hello{}, fault.New(fault.Unsupported, "the cluster speaks protocol %d (Sallyport %s), this program %d", r.Msg.ProtocolVersion, r.Msg.Version, cluster.ProtocolVersion).
 			WithReason("protocol_version").WithFix("install Sallyport %s", r.Msg.Version)
 	}
-	return Hello{r.Msg.ClusterName, r.Msg.Version, r.Msg.SecondFactors}, nil
+	return Hello{r.Msg.ClusterName, r.Msg.Version, r.Msg.SecondFactors, r.Msg.AutoEnroll}, nil
 }
 
 // ChangePassword sets another password for the caller.
@@ -95,6 +98,8 @@ type loginCall struct {
 	await  *ceremony.AwaitingWelcome
 	fault  error
 	spoken bool // a device message was sent
+
+	welcome *ceremony.Welcome // of a bot's machine
 }
 
 // Login runs one login; with a Certificate in the request it is a reissue, and person may be nil.
@@ -112,6 +117,9 @@ func (a Address) Login(ctx context.Context, c *Cluster, req LoginRequest, person
 	}()
 	start := &pb.LoginStart{User: req.User, Invite: req.Invite, TtlSeconds: int64(req.TTL / time.Second), SessionKey: spki,
 		Reissue: req.Certificate != nil, ClientVersion: cluster.Version}
+	if req.Bot != nil {
+		start.Bot, start.Token = true, req.Bot.Token
+	}
 	if err := l.send(&pb.LoginRequest{Step: &pb.LoginRequest_Start{Start: start}}); err != nil {
 		return Certificates{}, err
 	}
@@ -149,7 +157,12 @@ func (l *loginCall) step(ctx context.Context, m *pb.LoginResponse, spki []byte) 
 		}
 		return l.send(&pb.LoginRequest{Step: &pb.LoginRequest_Answer{Answer: answer}})
 	case *pb.LoginResponse_DeviceWanted:
+		if s.DeviceWanted.GetEnroll() && l.req.Bot != nil && l.req.Bot.Enroll != nil {
+			return l.enroll(spki)
+		}
 		return l.hello(spki)
+	case *pb.LoginResponse_BotWanted:
+		return l.sign(s.BotWanted.GetNonce(), spki)
 	case *pb.LoginResponse_Device:
 		return l.device(s.Device)
 	case *pb.LoginResponse_DeviceRefused:
@@ -209,7 +222,10 @@ func (l *loginCall) noDevice(reason string) error {
 // device answers the challenge, and takes the welcome.
 func (l *loginCall) device(msg []byte) error {
 	if l.await != nil {
-		_, err := l.await.Welcome(msg)
+		w, err := l.await.Welcome(msg)
+		if err == nil && l.req.Bot != nil {
+			l.welcome = &w
+		}
 		return err
 	}
 	if l.prover == nil {
@@ -230,7 +246,7 @@ func (l *loginCall) device(msg []byte) error {
 }
 
 func (l *loginCall) certificates(m *pb.Certificates) (Certificates, error) {
-	out := Certificates{TLS: m.Tls, DialTicket: m.DialTicket, Notices: m.Notices, DeviceFault: l.fault}
+	out := Certificates{TLS: m.Tls, DialTicket: m.DialTicket, Notices: m.Notices, DeviceFault: l.fault, Welcome: l.welcome}
 	key, err := ssh.ParsePublicKey(m.Ssh)
 	if err != nil {
 		return out, fmt.Errorf("ssh certificate: %w", err)

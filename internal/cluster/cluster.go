@@ -68,12 +68,23 @@ func (a PictureAge) check(s Settings) error {
 	return nil
 }
 
+// What device_trust may say beside its mode.
+const (
+	Enforce = "enforce" // of ekcert_policy: what is not trusted does not enroll
+	Monitor = "monitor" // it enrolls, at the level that it proves, and is noted
+	OneEach = "one"     // of owners: who enrolls a device takes it over
+	Many    = "many"    // several users may enroll one device, each with a credential of their own
+)
+
 // DeviceTrust is how the cluster treats devices. EKCertAllowedCAs is PEM, one authority or several an entry.
+// EKCertPolicy and Owners say enforce and one where they are empty.
 type DeviceTrust struct {
 	Mode              device.Mode `json:"mode"`
 	AutoEnroll        bool        `json:"auto_enroll,omitempty"`
 	AllowSoftwareKeys bool        `json:"allow_software_keys,omitempty"`
 	EKCertAllowedCAs  []string    `json:"ekcert_allowed_cas,omitempty"`
+	EKCertPolicy      string      `json:"ekcert_policy,omitempty"`
+	Owners            string      `json:"owners,omitempty"`
 }
 
 // Default is what a new cluster starts with.
@@ -101,11 +112,14 @@ func (s Settings) Check() error {
 	if s.LockingMode != "" && s.LockingMode != "strict" && s.LockingMode != "best_effort" {
 		return fmt.Errorf("locking_mode: unknown mode %q, want strict or best_effort", s.LockingMode)
 	}
+	if p := s.DeviceTrust.EKCertPolicy; p != "" && p != Enforce && p != Monitor {
+		return fmt.Errorf("device_trust.ekcert_policy: unknown policy %q, want enforce or monitor", p)
+	}
+	if o := s.DeviceTrust.Owners; o != "" && o != OneEach && o != Many {
+		return fmt.Errorf("device_trust.owners: unknown word %q, want one or many", o)
+	}
 	if err := s.PictureAge.check(s); err != nil {
 		return err
-	}
-	if s.DeviceTrust.AutoEnroll {
-		return fmt.Errorf("device_trust.auto_enroll: not enforced by this build")
 	}
 	return nil
 }
@@ -126,6 +140,8 @@ func (s Settings) Differences(stored Settings) []string {
 	say(a.Mode != b.Mode, "device_trust.mode", a.Mode, b.Mode)
 	say(a.AutoEnroll != b.AutoEnroll, "device_trust.auto_enroll", a.AutoEnroll, b.AutoEnroll)
 	say(a.AllowSoftwareKeys != b.AllowSoftwareKeys, "device_trust.allow_software_keys", a.AllowSoftwareKeys, b.AllowSoftwareKeys)
+	say(a.EKCertPolicy != b.EKCertPolicy, "device_trust.ekcert_policy", a.EKCertPolicy, b.EKCertPolicy)
+	say(a.Owners != b.Owners, "device_trust.owners", a.Owners, b.Owners)
 	say(!slices.Equal(a.EKCertAllowedCAs, b.EKCertAllowedCAs), "device_trust.ekcert_allowed_cas",
 		fmt.Sprintf("%d authorities", len(a.EKCertAllowedCAs)), fmt.Sprintf("%d", len(b.EKCertAllowedCAs)))
 	return out

@@ -112,6 +112,8 @@ type authFile struct {
 			AutoEnroll        bool     `yaml:"auto_enroll"`
 			AllowSoftwareKeys bool     `yaml:"allow_software_keys"`
 			EKCertAllowedCAs  []string `yaml:"ekcert_allowed_cas"`
+			EKCertPolicy      string   `yaml:"ekcert_policy"`
+			Owners            string   `yaml:"owners"`
 		} `yaml:"device_trust"`
 	} `yaml:"authentication"`
 }
@@ -254,7 +256,7 @@ func (b builder) auth(c *Config, f file) error {
 		}
 		if dt := au.DeviceTrust; dt != nil {
 			a.Settings.DeviceTrust = cluster.DeviceTrust{Mode: device.Mode(or(dt.Mode, "optional")), AutoEnroll: dt.AutoEnroll,
-				AllowSoftwareKeys: dt.AllowSoftwareKeys}
+				AllowSoftwareKeys: dt.AllowSoftwareKeys, EKCertPolicy: dt.EKCertPolicy, Owners: dt.Owners}
 			for _, ca := range dt.EKCertAllowedCAs {
 				if strings.Contains(ca, "-----BEGIN") {
 					a.Settings.DeviceTrust.EKCertAllowedCAs = append(a.Settings.DeviceTrust.EKCertAllowedCAs, ca)

@@ -27,7 +27,7 @@ func TestParseRefuses(t *testing.T) {
 		{"recordings", "version: v1\nauth:\n  enabled: true\n  recordings: {dir: x}\n", "line 4: auth.recordings: not enforced by this build"},
 		{"unknown mode", "version: v1\nauth:\n  enabled: true\n  authentication:\n    device_trust:\n      mode: sometimes\n", "line 6: auth.authentication.device_trust.mode: unknown mode"},
 		{"webauthn", "version: v1\nauth:\n  enabled: true\n  authentication:\n    second_factors: [webauthn]\n", "line 5: auth.authentication.second_factors: webauthn is not enforced by this build"},
-		{"auto_enroll", "version: v1\nauth:\n  enabled: true\n  authentication:\n    device_trust: {auto_enroll: true}\n", "device_trust.auto_enroll: not enforced by this build"},
+		{"ekcert_policy", "version: v1\nauth:\n  enabled: true\n  authentication:\n    device_trust: {ekcert_policy: maybe}\n", "device_trust.ekcert_policy: unknown policy"},
 		{"cluster name", "version: v1\ncluster_name: Exa mple\nauth: {enabled: true}\n", "line 2: cluster_name:"},
 		{"node name", "version: v1\nnode_name: \"a\\u001bb\"\nauth: {enabled: true}\n", "line 2: node_name:"},
 		{"public address", "version: v1\nauth: {enabled: true}\nproxy: {enabled: true, public_addr: [nowhere]}\n", `line 3: proxy.public_addr: "nowhere" is no HOST:PORT`},

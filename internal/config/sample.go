@@ -23,9 +23,11 @@ auth:
     second_factors: [otp]            # [] = password alone
     device_trust:
       mode: optional                 # off, optional, required, required-for-humans
-      auto_enroll: false
+      auto_enroll: false             # registered devices enroll at their owner's login
       allow_software_keys: false
-      ekcert_allowed_cas: []         # PEM, or paths of PEM files
+      ekcert_allowed_cas: []         # PEM, or paths of files and of directories of them
+      ekcert_policy: enforce         # or monitor: note what would be refused
+      owners: one                    # or many: several users may enroll one device
 
 proxy:
   enabled: true

@@ -7,8 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -20,11 +18,11 @@ import (
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/cluster"
-	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/inventory"
 	"github.com/sallyport/sallyport/internal/keystore"
 	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/roster"
@@ -33,6 +31,8 @@ import (
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/store/sqlite"
 	"github.com/sallyport/sallyport/internal/trust"
+	"github.com/sallyport/sallyport/internal/trust/fleet"
+	"github.com/sallyport/sallyport/internal/trust/proof"
 )
 
 // authPart is the auth server of this process.
@@ -117,12 +117,13 @@ func (d *daemon) serveAuth(a *authPart) error {
 		Throttle: login.NewThrottle(time.Now), Now: time.Now}
 	devices := &trust.Service{Inventory: inv, Records: a.records, Audit: a.log, Pictures: a.feed, Confirm: people,
 		ClusterCA: cluster.PinHash(a.public.TLSHost), Now: time.Now}
-	people.Devices = proofs{devices}
+	proven := proofs{&proof.Service{Trust: devices}, devices}
+	people.Devices = proven
 	a.roster = &roster.Service{Records: a.records, Inventory: inv, CA: a.ca, Audit: a.log, Pictures: a.feed, Hasher: people.Passwords,
 		Devices: devices, Now: time.Now}
 	hosts := &membership.Service{Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
 	sessions := &census.Service{Records: a.records, Store: a.store, Pictures: a.feed, Audit: a.log, Now: time.Now}
-	server := rpc.New(rpc.UseCases{Login: people, Trust: devices, Membership: hosts, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
+	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
 		a.public, a.certificate.Load, d.Log.With("part", "auth"))
 	l, err := listen(d.Config.Auth.Listen, "auth.listen")
 	if err != nil {
@@ -202,20 +203,4 @@ func (d *daemon) signHeads(ctx context.Context, a *authPart) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// readAuthorities reads the files among ekcert_allowed_cas.
-func readAuthorities(files []string) ([]string, error) {
-	var out []string
-	for _, f := range files {
-		raw, err := os.ReadFile(f)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "ekcert_allowed_cas: %v", err).WithReason("config")
-		}
-		if b, _ := pem.Decode(raw); b == nil {
-			return nil, fault.New(fault.Invalid, "ekcert_allowed_cas: %s holds no PEM", f).WithReason("config")
-		}
-		out = append(out, string(raw))
-	}
-	return out, nil
 }

@@ -12,15 +12,18 @@ import (
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/ceremony"
 	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/ekroots"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/store"
 	"github.com/sallyport/sallyport/internal/trust"
+	"github.com/sallyport/sallyport/internal/trust/proof"
 )
 
 // metaKey is where a cluster's birth is written: its name, the version of its state, and auth's own host id.
@@ -70,7 +73,7 @@ func (d *daemon) bootstrap(a *authPart) error {
 // told.
 func (d *daemon) seed(a *authPart) error {
 	want := d.Config.Auth.Settings
-	files, err := readAuthorities(d.Config.Auth.CAFiles)
+	files, err := ekroots.Read(d.Config.Auth.CAFiles)
 	if err != nil {
 		return err
 	}
@@ -140,7 +143,15 @@ func (d *daemon) hostToken(r identity.HostRole, name string) (string, error) {
 }
 
 // proofs lets login prove devices by trust.
-type proofs struct{ *trust.Service }
+type proofs struct {
+	*proof.Service
+	devices *trust.Service
+}
+
+// EnrollBot is of bots.Devices.
+func (p proofs) EnrollBot(ctx context.Context, m bots.Enrollment, c login.Conversation) (*identity.Device, error) {
+	return p.devices.EnrollBot(ctx, trust.BotStart{From: m.From, Binding: m.Binding, Hello: m.Hello, OS: m.OS, Tag: m.Tag, Bind: m.Bind}, c)
+}
 
 // Authenticate is of login.Devices.
 func (p proofs) Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c login.Conversation) (*identity.Device, []string, error) {

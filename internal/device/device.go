@@ -96,6 +96,11 @@ func ValidTag(tag string) bool {
 	return !strings.ContainsFunc(tag, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' })
 }
 
+// ValidEKHash reports whether s is an EK hash as it is written: SHA-256 of its SPKI DER, in lower-case hex.
+func ValidEKHash(s string) bool {
+	return len(s) == 64 && !strings.ContainsFunc(s, func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') })
+}
+
 // EnrollStatus says whether a device has proven itself.
 type EnrollStatus string
 
@@ -130,6 +135,7 @@ type Credential struct {
 	EKCertSerial string    `json:"ekcert_serial,omitempty"`
 	TPM          *TPMInfo  `json:"tpm,omitempty"`
 	Clock        *Clock    `json:"clock,omitempty"`
+	WouldRefuse  string    `json:"would_refuse,omitempty"` // what ekcert_policy: monitor let pass
 	CreateTime   time.Time `json:"create_time,omitzero"`
 }
 
@@ -161,6 +167,7 @@ type Device struct {
 	ID           string       `json:"-"`
 	OSType       OS           `json:"os_type"`
 	AssetTag     string       `json:"asset_tag"`
+	EKHash       string       `json:"ek_hash,omitempty"` // the one endorsement key that it may enroll with, hex
 	EnrollStatus EnrollStatus `json:"enroll_status,omitempty"`
 	Source       *Source      `json:"source,omitempty"`
 	Owner        string       `json:"owner,omitempty"`

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -12,6 +13,7 @@ type Account struct {
 	Roles     []string            `json:"roles"`
 	Traits    map[string][]string `json:"traits,omitempty"`
 	CreatedBy *CreatedBy          `json:"created_by,omitempty"`
+	Addresses []string            `json:"addresses,omitempty"` // of a bot: CIDRs that it logs in from
 	Expires   time.Time           `json:"expires"`
 	Status    Status              `json:"status"`
 }
@@ -35,6 +37,14 @@ func (a Account) Check() error {
 	if a.Kind != "" && a.Kind != Human && a.Kind != Bot {
 		return fmt.Errorf("kind: unknown kind %q, want human or bot", a.Kind)
 	}
+	if len(a.Addresses) > 0 && a.Kind != Bot {
+		return fmt.Errorf("addresses: only a bot has them; a role pins people by pin_source_ip")
+	}
+	for i, p := range a.Addresses {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			return fmt.Errorf("addresses[%d]: %q is no CIDR, such as 10.0.0.0/8", i, p)
+		}
+	}
 	for i, r := range a.Roles {
 		if !ValidName(r) {
 			return fmt.Errorf("roles[%d]: %q is no role name", i, r)
@@ -51,6 +61,16 @@ func (a Account) Check() error {
 		}
 	}
 	return nil
+}
+
+// From reports whether an address is one that the account names; none are named by none.
+func (a Account) From(addr netip.Addr) bool {
+	for _, s := range a.Addresses {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Contains(addr.Unmap()) {
+			return true
+		}
+	}
+	return false
 }
 
 // Locked reports whether the account may not log in at a time.

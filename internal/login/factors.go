@@ -124,7 +124,7 @@ func (s *Service) accept(ctx context.Context, from identity.Caller, start Start,
 		s.Throttle.Failed(start.User, from.Addr)
 		return "", err
 	}
-	if invite.User != start.User || !s.Now().Before(invite.Expires) {
+	if invite.User != start.User || invite.Bot || !s.Now().Before(invite.Expires) {
 		s.Throttle.Failed(start.User, from.Addr)
 		return "", fault.New(fault.Denied, "invalid invite").WithReason("invalid_invite").
 			WithCause("it is unknown, was used, is over, or is for another user")

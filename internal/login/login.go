@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/ca"
@@ -67,6 +68,7 @@ type Start struct {
 	Key           crypto.PublicKey
 	Reissue       bool
 	ClientVersion string
+	Token         string // a bot's, at its first login
 }
 
 // Devices proves devices.
@@ -106,12 +108,21 @@ type Result struct {
 
 // Login runs one login, or with Start.Reissue the upgrade of the certificate that the caller showed.
 func (s *Service) Login(ctx context.Context, from identity.Caller, start Start, c Conversation) (Result, error) {
+	return s.Recorded(ctx, from, start, func() (Result, error) {
+		if start.Reissue {
+			return s.reissue(ctx, from, start, c)
+		}
+		return s.login(ctx, from, start, c)
+	})
+}
+
+// Recorded runs a login and records one that fails.
+func (s *Service) Recorded(ctx context.Context, from identity.Caller, start Start, run func() (Result, error)) (Result, error) {
 	ev := event.Event{Kind: event.UserLogin, User: start.User, Session: &event.Session{Addr: from.Addr.String()}}
-	run := s.login
 	if start.Reissue {
-		run, ev.User = s.reissue, from.Name()
+		ev.User = from.Name()
 	}
-	r, err := run(ctx, from, start, c)
+	r, err := run()
 	if err != nil {
 		ev.Message, ev.Session.Reason = fault.Of(err).Text, fault.Of(err).Reason
 		if !identity.ValidName(ev.User) {
@@ -134,42 +145,24 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 		return Result{}, err
 	}
 	s.Throttle.Succeeded(start.User, from.Addr)
-	account, revision, err := s.Records.Account(ctx, start.User)
+	a, err := s.Apply(ctx, from, start, mfa)
 	if err != nil {
 		return Result{}, err
 	}
-	id := identity.User{Name: account.Name, Kind: account.Kind, Roles: account.Roles, Traits: account.Traits,
-		KeyPolicy: identity.KeyAnywhere, MFADevice: mfa, LoginIP: from.Addr.Unmap()}
-	if id.Kind == "" {
-		id.Kind = identity.Human
-	}
-	picture, _ := s.Pictures.Current()
-	logins, ttl := s.grants(picture, &id, start.TTL)
-	id.Validity.Expires = s.Now().Add(ttl)
-	if end := account.Expires; end.Year() > 1 && end.Before(id.Validity.Expires) {
-		id.Validity.Expires = end
-	}
-	if err := s.standing(picture.Locks, account, &id); err != nil {
-		return Result{}, err
-	}
-	told, err := s.device(ctx, from, start, &id, c)
+	told, err := s.device(ctx, from, start, &a.ID, c)
 	if err != nil {
 		return Result{}, err
 	}
-	if _, err := s.still(ctx, revision, &id); err != nil {
-		return Result{}, err
-	}
-	r, err := s.issue(ctx, start, id, logins, revision)
+	r, err := s.Admit(ctx, start, a)
 	if err != nil {
 		return Result{}, err
 	}
-	ev := event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: eventDevice(id.Device),
-		Session: &event.Session{Addr: from.Addr.String(), MFADevice: id.MFADevice}}
-	notices, ops, err := s.notices(ctx, id.Name, id.Device)
+	notices, ops, err := s.notices(ctx, a.ID.Name, a.ID.Device)
 	if err != nil {
 		return Result{}, err
 	}
 	r.Notices = append(notices, told...)
+	ev := LoggedIn(from, a.ID)
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil && !errors.Is(err, store.ErrConflict) {
 		return Result{}, err
 	} else if err != nil { // somebody else took the notices; they are shown twice rather than never
@@ -178,6 +171,62 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start Start, 
 		}
 	}
 	return r, nil
+}
+
+// Applicant is who logs in: their account, and the identity that they are to get.
+type Applicant struct {
+	Account  *identity.Account
+	ID       identity.User
+	revision uint64
+	logins   []string
+}
+
+// Carries puts a proven device into the identity.
+func (a *Applicant) Carries(d *identity.Device) {
+	a.ID.Device = d
+	if d.Level.Hardware() {
+		a.ID.KeyPolicy = identity.KeyHardware
+	}
+}
+
+// Apply reads who logs in, and refuses those who may not whatever they prove; mfa is the second factor that was used.
+func (s *Service) Apply(ctx context.Context, from identity.Caller, start Start, mfa string) (Applicant, error) {
+	account, revision, err := s.Records.Account(ctx, start.User)
+	if err != nil {
+		return Applicant{}, err
+	}
+	a := Applicant{Account: account, revision: revision, ID: identity.User{Name: account.Name, Kind: kindOf(account), Roles: account.Roles, Traits: account.Traits,
+		KeyPolicy: identity.KeyAnywhere, MFADevice: mfa, LoginIP: from.Addr.Unmap()}}
+	picture, _ := s.Pictures.Current()
+	var ttl time.Duration
+	a.logins, ttl = s.grants(picture, &a.ID, start.TTL)
+	a.ID.Validity.Expires = s.Now().Add(ttl)
+	if end := account.Expires; end.Year() > 1 && end.Before(a.ID.Validity.Expires) {
+		a.ID.Validity.Expires = end
+	}
+	return a, s.standing(picture.Locks, account, &a.ID)
+}
+
+// kindOf is an account's kind; what says none is a person's.
+func kindOf(a *identity.Account) identity.Kind {
+	if a.Kind == identity.Bot {
+		return identity.Bot
+	}
+	return identity.Human
+}
+
+// Admit issues, where nothing was changed while the other side answered.
+func (s *Service) Admit(ctx context.Context, start Start, a Applicant) (Result, error) {
+	if _, err := s.still(ctx, a.revision, &a.ID); err != nil {
+		return Result{}, err
+	}
+	return s.issue(ctx, start, a.ID, a.logins, a.revision)
+}
+
+// LoggedIn is the event of a login that succeeded.
+func LoggedIn(from identity.Caller, id identity.User) event.Event {
+	return event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: eventDevice(id.Device),
+		Session: &event.Session{Addr: from.Addr.String(), MFADevice: id.MFADevice}}
 }
 
 // still refuses, once the person and the device have answered, a user who was changed or locked meanwhile. It asks the
@@ -265,7 +314,7 @@ func (s *Service) device(ctx context.Context, from identity.Caller, start Start,
 	if err != nil || hello == nil {
 		return nil, err
 	}
-	pin, err := s.clusterCA(ctx)
+	pin, err := s.ClusterCA(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +340,8 @@ func (s *Service) device(ctx context.Context, from identity.Caller, start Start,
 	return told, nil
 }
 
-func (s *Service) clusterCA(ctx context.Context) ([]byte, error) {
+// ClusterCA is what device proofs are bound to: the hash of the TLS host authority.
+func (s *Service) ClusterCA(ctx context.Context) ([]byte, error) {
 	public, err := s.CA.Public(ctx)
 	if err != nil {
 		return nil, err
@@ -310,6 +360,13 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	account, revision, err := s.Records.Account(ctx, from.User.Name)
 	if err != nil {
 		return Result{}, err
+	}
+	if kindOf(account) != from.User.Kind {
+		return Result{}, fault.New(fault.Denied, "the certificate is a %s's, and user %q is a %s", from.User.Kind, account.Name, kindOf(account)).
+			WithReason("kind_changed").WithFix("tsh login")
+	}
+	if account.Kind == identity.Bot && len(account.Addresses) > 0 && !account.From(from.Addr) {
+		return Result{}, OutOfRange(account, from)
 	}
 	id := *from.User
 	had := id.Device
@@ -341,6 +398,12 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	r, err := s.issue(ctx, start, id, logins, revision)
 	r.Notices = told
 	return r, err
+}
+
+// OutOfRange is the fault of a bot elsewhere than at its addresses.
+func OutOfRange(a *identity.Account, from identity.Caller) error {
+	return fault.New(fault.Denied, "bot %q does not log in from %s", a.Name, from.Addr.Unmap()).WithReason("bot_address").
+		WithCause("its addresses are %s", strings.Join(a.Addresses, ", ")).WithFix("tctl edit user/%s", a.Name)
 }
 
 // current refuses to renew what a lock has ended, by the certificate's own time of issue. A lock on the certificate's

@@ -183,6 +183,9 @@ func checkDevice(d *device.Device) error {
 	if !device.ValidTag(d.AssetTag) {
 		return fmt.Errorf("asset_tag: %q is not 1 to 128 printable ASCII characters without space or comma", d.AssetTag)
 	}
+	if d.EKHash != "" && !device.ValidEKHash(d.EKHash) {
+		return fmt.Errorf("ek_hash: %q is not 64 lower-case hex digits", d.EKHash)
+	}
 	if d.EnrollStatus != "" && d.EnrollStatus != device.Enrolled && d.EnrollStatus != device.NotEnrolled {
 		return fmt.Errorf("enroll_status: unknown status %q, want enrolled or not_enrolled", d.EnrollStatus)
 	}

@@ -59,6 +59,8 @@ type Profile struct {
 	User      string `json:"user"`
 	Authority []byte `json:"authority"`
 	CAPin     string `json:"ca_pin"`
+	// Bots are the users of this cluster that this machine is by itself.
+	Bots []string `json:"bots,omitempty"`
 }
 
 // Certificate is the profile's authority.
@@ -146,6 +148,11 @@ func (h *Home) Save(p *Profile) error {
 // DeviceDir is where device keys for a cluster lie; on Windows below %LOCALAPPDATA%.
 func (h *Home) DeviceDir(cluster string) string {
 	return filepath.Join(deviceRoot(h.dir), safe(cluster))
+}
+
+// BotKey is where the key of a bot lies whose machine has no device; a logout keeps it.
+func (h *Home) BotKey(p *Profile) string {
+	return filepath.Join(h.DeviceDir(p.Cluster), "bot-"+safe(p.User)+".key")
 }
 
 // KeyFile is where the session key of a login lies.

@@ -22,6 +22,15 @@ type Secret struct {
 	OTPStep  int64     `json:"otp_step,omitempty"`
 	Notices  []Notice  `json:"notices,omitempty"`
 	Changed  time.Time `json:"changed,omitzero"`
+	Machine  *Machine  `json:"machine,omitempty"`
+}
+
+// Machine is what a bot was bound to at its first login: a device by its id, or a key that is kept on the machine, SPKI
+// DER.
+type Machine struct {
+	Device string    `json:"device,omitempty"`
+	Key    []byte    `json:"key,omitempty"`
+	Time   time.Time `json:"time"`
 }
 
 // Notice is a line for a person's next login, but not for one from the device that it is about.
@@ -46,8 +55,9 @@ func PutSecret(user string, s Secret, revision uint64) ([]store.Op, error) {
 	return []store.Op{store.CheckRevision(SecretKey(user), revision), put}, err
 }
 
-// Invite lets somebody set a user's factors once.
+// Invite lets somebody set a user's factors once; of a bot, its first login.
 type Invite struct {
+	Bot     bool      `json:"bot,omitempty"`
 	User    string    `json:"user"`
 	Expires time.Time `json:"expires"`
 }

@@ -179,6 +179,7 @@ type Written struct {
 type batch struct {
 	events []event.Event
 	ops    []store.Op
+	bots   bool // bots are made
 }
 
 func (b *batch) add(ev event.Event, ops ...store.Op) {
@@ -279,7 +280,7 @@ func (s *Service) write(ctx context.Context, from identity.Caller, res *manifest
 		return w, fault.New(fault.Conflict, "%s %q was removed since it was read", res.Kind, w.Name).WithReason("changed").
 			WithFix("take metadata.revision out of the file to create it anew")
 	}
-	extra, err := s.prepare(from, res, old)
+	extra, err := s.prepare(from, res, old, b.bots)
 	if err != nil {
 		return w, err
 	}
@@ -296,10 +297,10 @@ func (s *Service) write(ctx context.Context, from identity.Caller, res *manifest
 }
 
 // prepare holds the rules of a kind for what is to be written, and returns what must happen with it.
-func (s *Service) prepare(from identity.Caller, res, old *manifest.Resource) ([]store.Op, error) {
+func (s *Service) prepare(from identity.Caller, res, old *manifest.Resource, bots bool) ([]store.Op, error) {
 	switch spec := res.Spec.(type) {
 	case *identity.Account:
-		return s.prepareUser(from, spec, old)
+		return s.prepareUser(from, spec, old, bots)
 	case *lock.Lock:
 		spec.CreatedBy = from.Name()
 		return nil, nil
@@ -378,7 +379,7 @@ func (s *Service) writeDevice(ctx context.Context, from identity.Caller, res *ma
 		return w, err
 	}
 	after := *old
-	after.OSType, after.AssetTag = d.OSType, d.AssetTag
+	after.OSType, after.AssetTag, after.EKHash = d.OSType, d.AssetTag, d.EKHash
 	if d.Source != nil {
 		after.Source = d.Source
 	}

@@ -143,7 +143,7 @@ func TestUnreadableState(t *testing.T) {
 	if got := b.events[len(b.events)-1].Kind; got != event.RoleUpdated {
 		t.Errorf("recorded as %s", got)
 	}
-	because(t, b.write(true, &identity.Account{Name: "alice", Kind: identity.Bot}), "bot_unsupported")
+	because(t, b.write(true, &identity.Account{Name: "alice", Kind: identity.Bot}), "bot_by_hand")
 	if err := b.write(true, &identity.Account{Name: "alice"}); err != nil {
 		t.Fatal(err)
 	}

@@ -187,6 +187,10 @@ func (s *Service) explainDevice(ctx context.Context, named string, who *identity
 	if n := len(d.Collected); n > 0 {
 		who.Device.Claims = device.Claims{OSVersion: d.Collected[n-1].OSVersion}
 	}
+	h := d.CloneHealth()
+	if _, who.Device.Claims.CountersBack = h.Found(device.CountersBack); h.Boot != nil {
+		who.Device.Claims.SecureBoot = h.Boot.SecureBoot
+	}
 	if c.Attestation.Hardware() {
 		who.KeyPolicy = identity.KeyHardware
 	}
@@ -289,6 +293,9 @@ func (s *Service) Status(ctx context.Context) (State, error) {
 	slices.Sort(demand)
 	if len(demand) > 0 && len(set.DeviceTrust.EKCertAllowedCAs) == 0 {
 		st.Warnings = append(st.Warnings, fmt.Sprintf("a trusted device is required (by %s) and no EK authority is listed (device_trust.ekcert_allowed_cas): a software TPM would enroll", strings.Join(demand, ", ")))
+	}
+	if set.DeviceTrust.EKCertPolicy == cluster.Monitor {
+		st.Warnings = append(st.Warnings, "ekcert_policy is monitor: TPMs that no listed authority vouches for enroll, and are noted (tctl devices ls --noticed=ekcert_untrusted)")
 	}
 	if len(set.SecondFactors) == 0 {
 		st.Warnings = append(st.Warnings, "second factors are off: a password alone logs in")

@@ -25,15 +25,16 @@ import (
 const InviteTTL = time.Hour
 
 // prepareUser keeps what is read-only, and locks what was issued before a loss.
-func (s *Service) prepareUser(from identity.Caller, a *identity.Account, old *manifest.Resource) ([]store.Op, error) {
+func (s *Service) prepareUser(from identity.Caller, a *identity.Account, old *manifest.Resource, bots bool) ([]store.Op, error) {
 	if a.Kind == "" {
 		a.Kind = identity.Human
 	}
 	if strings.HasPrefix(a.Name, "system:") || strings.HasPrefix(a.Name, "host:") {
 		return nil, fault.New(fault.Invalid, "user names that begin with system: or host: are the cluster's own").WithReason("reserved_name")
 	}
-	if a.Kind == identity.Bot && (old == nil || old.Spec == nil) {
-		return nil, fault.New(fault.Unsupported, "user %q: kind: bot is not enforced by this build", a.Name).WithReason("bot_unsupported")
+	if a.Kind == identity.Bot && (old == nil || old.Spec == nil) && !bots {
+		return nil, fault.New(fault.Unsupported, "user %q: bots are made by tctl bots add", a.Name).WithReason("bot_by_hand").
+			WithFix("tctl bots add %s --roles=ROLE", a.Name)
 	}
 	if old == nil {
 		a.CreatedBy = &identity.CreatedBy{Time: s.Now().UTC(), User: from.Name()}
@@ -66,7 +67,7 @@ func loses(before, after *identity.Account) bool {
 	missing := func(a, b []string) bool {
 		return slices.ContainsFunc(a, func(x string) bool { return !slices.Contains(b, x) })
 	}
-	if missing(before.Roles, after.Roles) {
+	if missing(before.Roles, after.Roles) || !slices.Equal(before.Addresses, after.Addresses) {
 		return true
 	}
 	for name, values := range before.Traits {
@@ -117,7 +118,10 @@ func (s *Service) AddUser(ctx context.Context, from identity.Caller, a *identity
 	if err := s.rolesExist(a.Roles); err != nil {
 		return Invited{}, err
 	}
-	var b batch
+	if a.Kind == identity.Bot && password != "" {
+		return Invited{}, fault.New(fault.Invalid, "a bot has no password").WithReason("bot_password")
+	}
+	b := batch{bots: a.Kind == identity.Bot}
 	if _, err := s.write(ctx, from, res, false, &b); err != nil {
 		return Invited{}, err
 	}
@@ -149,7 +153,7 @@ func (s *Service) begin(ctx context.Context, b *batch, user, password string, re
 		b.ops = append(b.ops, ops...)
 	} else {
 		out = Invited{Token: records.NewToken(), Expires: s.Now().UTC().Add(InviteTTL).Truncate(time.Second)}
-		op, err := records.PutInvite(out.Token, records.Invite{User: user, Expires: out.Expires})
+		op, err := records.PutInvite(out.Token, records.Invite{User: user, Expires: out.Expires, Bot: b.bots})
 		if err != nil {
 			return out, err
 		}
@@ -169,6 +173,9 @@ func (s *Service) ResetUser(ctx context.Context, from identity.Caller, name stri
 		return Invited{}, err
 	}
 	var b batch
+	if a, ok := res.Spec.(*identity.Account); ok {
+		b.bots = a.Kind == identity.Bot
+	}
 	ev := s.eventOf(from, event.UserUpdate, res)
 	ev.Message, ev.Resource.Changes = "reset", []string{"password", "otp"}
 	end, err := s.issuedBefore(name, "the user was reset", from)

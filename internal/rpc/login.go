@@ -25,7 +25,7 @@ type loginHandler struct{ s *Server }
 
 func (h *loginHandler) Hello(context.Context, *connect.Request[pb.HelloRequest]) (*connect.Response[pb.HelloResponse], error) {
 	return connect.NewResponse(&pb.HelloResponse{ClusterName: h.s.use.Roster.CA.Cluster(), Version: cluster.Version,
-		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors}), nil
+		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors, AutoEnroll: h.s.use.Login.Settings().DeviceTrust.AutoEnroll}), nil
 }
 
 func (h *loginHandler) ChangePassword(ctx context.Context, r *connect.Request[pb.ChangePasswordRequest]) (*connect.Response[pb.ChangePasswordResponse], error) {
@@ -57,8 +57,14 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 	if err != nil {
 		return err
 	}
-	result, err := h.s.use.Login.Login(ctx, caller(ctx), login.Start{User: start.User, Invite: start.Invite, Reissue: start.Reissue,
-		TTL: time.Duration(start.TtlSeconds) * time.Second, Key: key, ClientVersion: start.ClientVersion}, &conversation{stream})
+	begin := login.Start{User: start.User, Invite: start.Invite, Reissue: start.Reissue, Token: start.Token,
+		TTL: time.Duration(start.TtlSeconds) * time.Second, Key: key, ClientVersion: start.ClientVersion}
+	var result login.Result
+	if start.Bot {
+		result, err = h.s.use.Bots.Login(ctx, caller(ctx), begin, &conversation{stream})
+	} else {
+		result, err = h.s.use.Login.Login(ctx, caller(ctx), begin, &conversation{stream})
+	}
 	if err != nil {
 		return err
 	}

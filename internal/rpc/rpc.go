@@ -21,10 +21,13 @@ import (
 	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/login"
+	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/roster"
+	"github.com/sallyport/sallyport/internal/rpc/fleet"
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/trust"
+	fleetcase "github.com/sallyport/sallyport/internal/trust/fleet"
 )
 
 // maxMessage bounds one message, in bytes; maxHeader the headers of a request.
@@ -36,7 +39,9 @@ const (
 // UseCases are what the server's calls arrive at.
 type UseCases struct {
 	Login      *login.Service
+	Bots       *bots.Service
 	Trust      *trust.Service
+	Fleet      *fleetcase.Service
 	Membership *membership.Service
 	Roster     *roster.Service
 	Census     *census.Service
@@ -104,6 +109,7 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.Handle(sallyportv1connect.NewLoginServiceHandler(&loginHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewTrustServiceHandler(&trustHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewFleetServiceHandler(&fleet.Handler{Use: s.use.Fleet, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewMembershipServiceHandler(&membershipHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewRosterServiceHandler(&rosterHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&feedHandler{s}, opts...))

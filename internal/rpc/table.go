@@ -44,6 +44,13 @@ var table = map[string]who{
 	"TrustService/DeleteEnrollToken": {kind: manifest.Device, verb: "create_enroll_token"},
 	"TrustService/UnenrollDevice":    {kind: manifest.Device, verb: "update"},
 
+	"FleetService/ImportDevices":      {kind: manifest.Device, verb: "create"},
+	"FleetService/ListDevices":        {kind: manifest.Device, verb: "list"},
+	"FleetService/SetBaseline":        {kind: manifest.Device, verb: "update"},
+	"FleetService/AcceptDevice":       {kind: manifest.Device, verb: "update"},
+	"FleetService/GetEndorsement":     {kind: manifest.Device, verb: "read"},
+	"FleetService/ApproveEndorsement": {kind: manifest.Device, verb: "update"},
+
 	"MembershipService/Join":  {anyone: true},
 	"MembershipService/Renew": {hosts: agents},
 

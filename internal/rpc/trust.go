@@ -42,7 +42,7 @@ func (h *trustHandler) Enroll(ctx context.Context, stream *connect.BidiStream[pb
 	if err != nil {
 		return err
 	}
-	e := trust.EnrollStart{Key: key, WithToken: start.WithToken, Register: start.Register, OS: device.OS(start.OsType),
+	e := trust.EnrollStart{Key: key, WithToken: start.WithToken, Register: start.Register, Auto: start.Auto, OS: device.OS(start.OsType),
 		AssetTag: start.AssetTag, Code: start.Otp}
 	ready := func(_ context.Context, registered bool) error {
 		return stream.Send(&pb.EnrollResponse{Step: &pb.EnrollResponse_Ready{Ready: &pb.EnrollReady{Registered: registered}}})
@@ -84,7 +84,7 @@ func (e *enrollStream) Send(_ context.Context, msg []byte) error {
 }
 
 func (h *trustHandler) RegisterDevice(ctx context.Context, r *connect.Request[pb.RegisterDeviceRequest]) (*connect.Response[pb.RegisterDeviceResponse], error) {
-	d := device.Device{OSType: device.OS(r.Msg.OsType), AssetTag: r.Msg.AssetTag, Owner: r.Msg.Owner,
+	d := device.Device{OSType: device.OS(r.Msg.OsType), AssetTag: r.Msg.AssetTag, Owner: r.Msg.Owner, EKHash: r.Msg.EkHash,
 		Source: &device.Source{Name: r.Msg.Source, Origin: "api"}}
 	res, err := h.s.use.Trust.Register(ctx, caller(ctx), d)
 	if err != nil {
@@ -138,8 +138,15 @@ func (h *trustHandler) GetMyDevice(ctx context.Context, r *connect.Request[pb.De
 		return nil, err
 	}
 	out := &pb.GetMyDeviceResponse{Registered: true, Enrolled: d.Enrolled(), DeviceId: d.ID, AssetTag: d.AssetTag, Owner: d.Owner}
-	if d.Enrolled() {
-		out.CredentialId, out.Level = d.Credentials[0].ID, string(d.Credentials[0].Attestation)
+	for i, c := range d.Credentials {
+		if u := caller(ctx).User; i == 0 || u != nil && c.Owner == u.Name {
+			out.CredentialId, out.Level, out.Owner = c.ID, string(c.Attestation), c.Owner
+		}
+	}
+	if d.Health != nil {
+		for _, f := range d.Health.Findings {
+			out.Findings = append(out.Findings, f.Reason+": "+f.Text)
+		}
 	}
 	return connect.NewResponse(out), nil
 }

@@ -268,6 +268,21 @@ func (e *Emulator) Restart() error {
 	return e.run()
 }
 
+// Snapshot copies the TPM's state into a directory, as a snapshot of a virtual machine does.
+func (e *Emulator) Snapshot(dir string) (string, error) {
+	return dir, os.CopyFS(dir, os.DirFS(filepath.Join(e.dir, "state")))
+}
+
+// Restore puts a snapshot back, and starts the machine from it.
+func (e *Emulator) Restore(dir string) error {
+	e.stop()
+	state := filepath.Join(e.dir, "state")
+	if err := errors.Join(os.RemoveAll(state), os.CopyFS(state, os.DirFS(dir))); err != nil {
+		return err
+	}
+	return e.run()
+}
+
 // Close ends the emulator.
 func (e *Emulator) Close() {
 	if e.proxy != nil {

@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,19 +38,26 @@ func (s *Service) Find(ctx context.Context, r Ref) (*device.Device, uint64, erro
 
 // Register puts a device in the inventory.
 func (s *Service) Register(ctx context.Context, from identity.Caller, d device.Device) (*manifest.Resource, error) {
-	res := manifest.New(&d, 0)
-	if err := res.Check(); err != nil {
-		return nil, err
-	}
-	if d.Owner != "" && !identity.ValidName(d.Owner) {
-		return nil, fault.New(fault.Invalid, "owner %q is no user name", d.Owner)
-	}
-	d.ID, d.EnrollStatus, d.Credentials, d.Collected, d.Health = "", device.NotEnrolled, nil, nil, nil
-	if err := s.may(from, "create", &d); err != nil {
+	if err := s.Prepare(from, &d); err != nil {
 		return nil, err
 	}
 	revision, err := s.add(ctx, from, &d)
 	return manifest.New(&d, revision), err
+}
+
+// Prepare judges a device that is to be registered, and takes off what only its enrollment may say.
+func (s *Service) Prepare(from identity.Caller, d *device.Device) error {
+	if d.AssetTag == "" && device.ValidEKHash(d.EKHash) {
+		d.AssetTag = ekTagOf(d.EKHash) // of a machine that tells none
+	}
+	if err := manifest.New(d, 0).Check(); err != nil {
+		return err
+	}
+	if d.Owner != "" && !identity.ValidName(d.Owner) {
+		return fault.New(fault.Invalid, "owner %q is no user name", d.Owner)
+	}
+	d.ID, d.EnrollStatus, d.Credentials, d.Collected, d.Health = "", device.NotEnrolled, nil, nil, nil
+	return s.May(from, "create", d)
 }
 
 // Token makes a device's enrollment token; it replaces an older one.
@@ -58,7 +66,7 @@ func (s *Service) Token(ctx context.Context, from identity.Caller, r Ref, owner 
 	if err != nil {
 		return "", time.Time{}, nil, err
 	}
-	if err := s.may(from, "create_enroll_token", d); err != nil {
+	if err := s.May(from, "create_enroll_token", d); err != nil {
 		return "", time.Time{}, nil, err
 	}
 	if ttl <= 0 {
@@ -75,7 +83,7 @@ func (s *Service) Token(ctx context.Context, from identity.Caller, r Ref, owner 
 	if err != nil {
 		return "", time.Time{}, nil, err
 	}
-	ev := deviceEvent(event.DeviceTokenCreate, from, d)
+	ev := DeviceEvent(event.DeviceTokenCreate, from, d)
 	ev.Success, ev.Resource.Expires = true, &expires
 	_, err = s.Audit.Record(ctx, ev, op)
 	return printed, expires, d, err
@@ -96,7 +104,7 @@ func (s *Service) Tokens(ctx context.Context, from identity.Caller) ([]Listed, e
 	var out []Listed
 	for _, t := range tokens {
 		d, _, err := s.Inventory.Get(ctx, t.DeviceID)
-		if err != nil || s.may(from, "list", d) != nil {
+		if err != nil || s.May(from, "list", d) != nil {
 			continue
 		}
 		out = append(out, Listed{t, d})
@@ -110,10 +118,10 @@ func (s *Service) RevokeToken(ctx context.Context, from identity.Caller, r Ref) 
 	if err != nil {
 		return err
 	}
-	if err := s.may(from, "create_enroll_token", d); err != nil {
+	if err := s.May(from, "create_enroll_token", d); err != nil {
 		return err
 	}
-	ev := deviceEvent(event.DeviceUpdate, from, d)
+	ev := DeviceEvent(event.DeviceUpdate, from, d)
 	ev.Success, ev.Message = true, "enrollment token revoked"
 	_, err = s.Audit.Record(ctx, ev, inventory.DeleteToken(d.ID))
 	return err
@@ -125,7 +133,7 @@ func (s *Service) Unenroll(ctx context.Context, from identity.Caller, r Ref) (*m
 	if err != nil {
 		return nil, err
 	}
-	if err := s.may(from, "update", before); err != nil {
+	if err := s.May(from, "update", before); err != nil {
 		return nil, err
 	}
 	after := *before
@@ -157,11 +165,11 @@ func (s *Service) Change(ctx context.Context, from identity.Caller, before, afte
 		}
 		ops, locks = append(ops, op), locks+1
 	}
-	ev := deviceEvent(event.DeviceUpdate, from, after)
+	ev := DeviceEvent(event.DeviceUpdate, from, after)
 	ev.Success = true
 	next, err := s.Audit.Record(ctx, ev, ops...)
 	if err != nil {
-		return nil, s.changed(err)
+		return nil, s.Changed(err)
 	}
 	s.Pictures.Reached(ctx, revisionOfLocks(next, locks))
 	return manifest.New(after, next), nil
@@ -173,7 +181,7 @@ func (s *Service) Remove(ctx context.Context, from identity.Caller, r Ref) (*dev
 	if err != nil {
 		return nil, err
 	}
-	if err := s.may(from, "delete", d); err != nil {
+	if err := s.May(from, "delete", d); err != nil {
 		return nil, err
 	}
 	ops := s.Inventory.Remove(d, revision)
@@ -182,11 +190,11 @@ func (s *Service) Remove(ctx context.Context, from identity.Caller, r Ref) (*dev
 	if err != nil {
 		return nil, err
 	}
-	ev := deviceEvent(event.DeviceDelete, from, d)
+	ev := DeviceEvent(event.DeviceDelete, from, d)
 	ev.Success = true
 	next, err := s.Audit.Record(ctx, ev, append(ops, op)...)
 	if err != nil {
-		return nil, s.changed(err)
+		return nil, s.Changed(err)
 	}
 	s.Pictures.Reached(ctx, next)
 	return d, nil
@@ -198,10 +206,14 @@ func (s *Service) Mine(ctx context.Context, from identity.Caller, r Ref) (*devic
 	if err != nil {
 		return nil, err
 	}
-	if from.User != nil && d.Owner == from.User.Name {
-		return d, nil
+	if from.User != nil {
+		mine := slices.ContainsFunc(d.Credentials, func(c device.Credential) bool { return c.Owner == from.User.Name })
+		open := d.Owner == "" && !d.Enrolled() && s.Settings().DeviceTrust.AutoEnroll
+		if d.Owner == from.User.Name || mine || open {
+			return d, nil
+		}
 	}
-	if err := s.may(from, "read", d); err != nil {
+	if err := s.May(from, "read", d); err != nil {
 		return nil, inventory.NotFound(r.Tag + r.ID)
 	}
 	return d, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sallyport/sallyport/internal/ceremony"
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -22,11 +23,13 @@ import (
 )
 
 // EnrollStart is what an enrollment asks for. Without a token the device is named by system and tag, and with
-// Register it is put in the inventory first where it is not there. Code is a fresh one-time code.
+// Register it is put in the inventory first where it is not there. Auto is an enrollment that nobody typed, where
+// device_trust.auto_enroll lets registered devices do so. Code is a fresh one-time code.
 type EnrollStart struct {
 	Key       crypto.PublicKey
 	WithToken bool
 	Register  bool
+	Auto      bool
 	OS        device.OS
 	AssetTag  string
 	Code      string
@@ -41,31 +44,42 @@ func (s *Service) Enroll(ctx context.Context, from identity.Caller, start Enroll
 	if from.User == nil {
 		return fault.New(fault.Unauthenticated, "enrolling a device needs a login").WithFix("tsh login")
 	}
-	if !start.WithToken {
-		if err := s.may(from, "enroll", nil); err != nil {
-			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, nil), selfEnrollRefused(err))
-		}
-		if err := s.Confirm.Confirm(ctx, from, start.Code); err != nil {
-			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, nil), err)
-		}
+	if err := s.mayBegin(ctx, from, start); err != nil {
+		return s.Fail(ctx, DeviceEvent(event.DeviceEnroll, from, nil), err)
 	}
 	_, user, err := s.Records.Account(ctx, from.User.Name)
 	if err != nil {
-		return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, nil), err)
+		return s.Fail(ctx, DeviceEvent(event.DeviceEnroll, from, nil), err)
 	}
-	e := enrollment{Service: s, from: from, start: start, exchanger: c, user: user}
+	e := &enrollment{Service: s, from: from, start: start, exchanger: c, user: user, owner: from.User.Name}
 	if !start.WithToken && start.AssetTag != "" {
 		if err := e.find(ctx, start.AssetTag); err != nil {
-			return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, e.before), err)
+			return s.Fail(ctx, DeviceEvent(event.DeviceEnroll, from, e.before), err)
 		}
 	}
 	if err := ready(ctx, e.registered); err != nil {
 		return err
 	}
 	if err := e.run(ctx); err != nil {
-		return s.fail(ctx, deviceEvent(event.DeviceEnroll, from, e.before), err)
+		return e.refused(ctx, err)
 	}
 	return nil
+}
+
+// mayBegin refuses who may not enroll at all: with a token that is seen once the device is known.
+func (s *Service) mayBegin(ctx context.Context, from identity.Caller, start EnrollStart) error {
+	switch {
+	case start.WithToken:
+		return nil
+	case start.Auto && (start.Register || !s.Settings().DeviceTrust.AutoEnroll):
+		return fault.New(fault.Denied, "the cluster enrolls no devices by themselves").WithReason("auto_enroll_off")
+	case start.Auto:
+		return nil
+	}
+	if err := s.May(from, "enroll", nil); err != nil {
+		return selfEnrollRefused(err)
+	}
+	return s.Confirm.Confirm(ctx, from, start.Code)
 }
 
 func selfEnrollRefused(err error) error {
@@ -85,8 +99,9 @@ type enrollment struct {
 	registered bool
 	byAdmin    bool
 	owner      string
-	spend      []store.Op
-	user       uint64 // the revision of the user's record
+	spend      func(deviceID string) ([]store.Op, error) // nil without a token
+	user       uint64                                    // the revision of the user's record
+	evidence   device.Evidence
 }
 
 // allowed refuses, once the device has answered, a user whom a lock refuses by now; the store is asked, which the
@@ -124,22 +139,29 @@ func (e *enrollment) find(ctx context.Context, tag string) error {
 	return e.mayTake(d)
 }
 
+// many reports whether several users may enroll one device.
+func (s *Service) many() bool { return s.Settings().DeviceTrust.Owners == cluster.Many }
+
 // mayTake refuses a device that is somebody else's: without a token, only its owner takes an enrolled one, and who
-// may not create devices takes only one that is registered as theirs.
+// may not create devices takes only one that is registered as theirs. Where several users may enroll one device, those
+// who are enrolled stay.
 func (e *enrollment) mayTake(d *device.Device) error {
-	user := e.from.User.Name
+	user := e.owner
 	for _, c := range d.Credentials {
-		if c.Owner != user {
+		if c.Owner != user && !e.many() || e.start.Auto && c.Owner == user {
 			return alreadyEnrolled()
 		}
 	}
-	if d.Owner != "" && d.Owner != user {
+	if d.Owner != "" && d.Owner != user && !e.many() {
 		return alreadyEnrolled()
 	}
-	if err := e.may(e.from, "enroll", d); err != nil {
+	if e.byAdmin || e.start.Auto {
+		return nil
+	}
+	if err := e.May(e.from, "enroll", d); err != nil {
 		return selfEnrollRefused(err)
 	}
-	if d.Owner == "" && e.may(e.from, "create", d) != nil {
+	if d.Owner == "" && e.May(e.from, "create", d) != nil {
 		return fault.New(fault.Denied, "device %q is not registered as yours", d.AssetTag).WithReason("device_not_owned").
 			WithFix("ask a device admin: tctl devices enroll --asset-tag=%s --owner=%s", d.AssetTag, user)
 	}
@@ -152,8 +174,10 @@ func alreadyEnrolled() error {
 }
 
 func (e *enrollment) register(ctx context.Context, d *device.Device) (*device.Device, uint64, error) {
-	if err := e.may(e.from, "create", d); err != nil {
-		return nil, 0, selfEnrollRefused(err)
+	if !e.byAdmin {
+		if err := e.May(e.from, "create", d); err != nil {
+			return nil, 0, selfEnrollRefused(err)
+		}
 	}
 	revision, err := e.add(ctx, e.from, d)
 	return d, revision, err
@@ -165,19 +189,15 @@ func (s *Service) add(ctx context.Context, from identity.Caller, d *device.Devic
 	if err != nil {
 		return 0, err
 	}
-	ev := deviceEvent(event.DeviceCreate, from, d)
+	ev := DeviceEvent(event.DeviceCreate, from, d)
 	ev.Success = true
 	revision, err := s.Audit.Record(ctx, ev, ops...)
 	return revision, inventory.Exists(d, err)
 }
 
-// run is the ceremony.
+// run receives the first message and has the device prove itself.
 func (e *enrollment) run(ctx context.Context) error {
 	hello, err := e.exchanger.Receive(ctx)
-	if err != nil {
-		return err
-	}
-	judge, err := e.judge()
 	if err != nil {
 		return err
 	}
@@ -185,32 +205,50 @@ func (e *enrollment) run(ctx context.Context) error {
 	if err != nil {
 		return fault.New(fault.Invalid, "the session key cannot be used").Wrapping(err)
 	}
-	v, err := ceremony.NewVerifier(ceremony.Binding{Purpose: ceremony.Enroll, ClusterCA: e.ClusterCA, User: e.from.User.Name,
-		Upgraded: e.from.Certificate, SessionKey: spki}, judge, rand.Reader)
+	_, err = e.ceremony(ctx, hello, ceremony.Binding{Purpose: ceremony.Enroll, ClusterCA: e.ClusterCA, User: e.from.User.Name,
+		Upgraded: e.from.Certificate, SessionKey: spki})
+	return err
+}
+
+// enrolled is what an enrollment made.
+type enrolled struct {
+	device     *device.Device
+	credential device.Credential
+	claims     device.Data
+}
+
+// ceremony is the enrollment from its first message.
+func (e *enrollment) ceremony(ctx context.Context, hello []byte, b ceremony.Binding) (enrolled, error) {
+	judge, err := e.judge(ctx)
 	if err != nil {
-		return err
+		return enrolled{}, err
+	}
+	v, err := ceremony.NewVerifier(b, judge, rand.Reader)
+	if err != nil {
+		return enrolled{}, err
 	}
 	info, await, err := v.Hello(hello)
 	if err != nil {
-		return err
+		return enrolled{}, err
 	}
+	e.evidence = info.Evidence
 	if err := e.resolve(ctx, info); err != nil {
-		return err
+		return enrolled{}, err
 	}
 	challenge, awaitProof, err := await.Challenge(ceremony.Ask{})
 	if err != nil {
-		return err
+		return enrolled{}, err
 	}
 	if err := e.place(ctx, awaitProof.Candidate()); err != nil {
-		return err
+		return enrolled{}, err
 	}
 	proof, err := e.exchanger.Exchange(ctx, challenge)
 	if err != nil {
-		return err
+		return enrolled{}, err
 	}
-	result, err := finish(ctx, awaitProof, proof, e.exchanger)
+	result, err := Finish(ctx, awaitProof, proof, e.exchanger)
 	if err != nil {
-		return err
+		return enrolled{}, err
 	}
 	return e.commit(ctx, info, result)
 }
@@ -237,7 +275,7 @@ func (e *enrollment) resolve(ctx context.Context, info ceremony.HelloInfo) error
 	if e.before, e.revision, err = e.Inventory.Get(ctx, t.DeviceID); err != nil {
 		return inventory.InvalidToken().Wrapping(err)
 	}
-	e.spend, e.byAdmin = spend, t.ByAdmin
+	e.spend, e.byAdmin = func(string) ([]store.Op, error) { return spend, nil }, t.ByAdmin
 	return e.compare(info.Claims)
 }
 
@@ -259,20 +297,20 @@ func (e *enrollment) compare(claims device.Data) error {
 
 func ekTag(tag string) bool { return len(tag) > 3 && tag[:3] == "ek-" }
 
-// place finds, for a machine that tells no tag, the device by its endorsement key, and refuses a key that another
-// device has.
+// place finds, for a machine that tells no tag, the device by its endorsement key, and refuses a key that is not the
+// device's or that another device has.
 func (e *enrollment) place(ctx context.Context, c device.Credential) error {
 	if e.before == nil {
 		if c.EKHash == "" {
 			return fault.New(fault.Invalid, "this machine tells no asset tag").WithReason("no_asset_tag").
 				WithFix("ask a device admin: tctl devices add --os=%s --asset-tag=TAG --enroll", e.start.OS)
 		}
-		if err := e.find(ctx, "ek-"+c.EKHash[:16]); err != nil {
+		if err := e.find(ctx, ekTagOf(c.EKHash)); err != nil {
 			return err
 		}
 	}
-	if c.EKHash == "" {
-		return nil
+	if err := e.sameMachine(c); err != nil || c.EKHash == "" {
+		return err
 	}
 	other, err := e.Inventory.ByEK(ctx, c.EKHash)
 	if err != nil {
@@ -286,56 +324,88 @@ func (e *enrollment) place(ctx context.Context, c device.Credential) error {
 }
 
 // commit makes the credential: device, token, locks on what the old credentials were shown for, and the event.
-func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result ceremony.Result) error {
+func (e *enrollment) commit(ctx context.Context, info ceremony.HelloInfo, result ceremony.Result) (enrolled, error) {
 	now := e.Now().UTC()
 	cred := result.Credential
 	cred.ID, cred.Owner, cred.CreateTime = uuid.NewString(), e.owner, now
 	after := *e.before
-	after.Credentials, after.Owner, after.EnrollStatus = []device.Credential{cred}, e.owner, device.Enrolled
-	after.Collected = collect(after.Collected, info.Claims, now)
-	after.Health = after.CloneHealth()
-	after.Health.Settle(device.CountersBack, device.FirmwareChanged) // a new key has no last figures
+	gone := e.replace(&after, cred)
+	after.EnrollStatus = device.Enrolled
+	after.Collected = Collect(after.Collected, info.Claims, now)
+	after.Health = e.health(&after, cred, now)
 	if err := e.allowed(ctx); err != nil {
-		return err
+		return enrolled{}, err
 	}
 	ops, err := e.Inventory.Update(e.before, &after, e.revision, now)
 	if err != nil {
-		return err
+		return enrolled{}, err
 	}
 	ops = append(ops, records.Unchanged(manifest.User, e.owner, e.user))
-	for _, old := range e.before.Credentials {
+	for _, old := range gone {
 		op, err := e.credentialLock(old.ID, fmt.Sprintf("device %s was enrolled anew", after.AssetTag), time.Time{})
 		if err != nil {
-			return err
+			return enrolled{}, err
 		}
 		ops = append(ops, op)
 	}
 	notice, err := e.notice(ctx, &after, now)
 	if err != nil {
-		return err
+		return enrolled{}, err
 	}
-	ops = append(append(ops, e.spend...), notice...)
-	ev := deviceEvent(event.DeviceEnroll, e.from, &after)
+	if e.spend != nil {
+		spend, err := e.spend(after.ID)
+		if err != nil {
+			return enrolled{}, err
+		}
+		ops = append(ops, spend...)
+	}
+	ops = append(ops, notice...)
+	revision, err := e.Audit.RecordAll(ctx, e.events(&after, cred), ops...)
+	if inventory.TokenTaken(err) {
+		return enrolled{}, inventory.InvalidToken()
+	}
+	if err != nil {
+		return enrolled{}, e.Changed(err)
+	}
+	e.Pictures.Reached(ctx, revisionOfLocks(revision, len(gone)))
+	msg, err := result.Welcome(ceremony.Welcome{DeviceID: after.ID, AssetTag: after.AssetTag, CredentialID: cred.ID, Level: cred.Attestation})
+	if err != nil {
+		return enrolled{}, err
+	}
+	return enrolled{&after, cred, info.Claims}, e.exchanger.Send(ctx, msg)
+}
+
+// replace puts the new credential in the place of those that it ends, and returns these: all, or, where several users
+// may enroll a device, the owner's own.
+func (e *enrollment) replace(after *device.Device, cred device.Credential) (gone []device.Credential) {
+	after.Credentials = nil
+	for _, c := range e.before.Credentials {
+		if e.many() && c.Owner != e.owner {
+			after.Credentials = append(after.Credentials, c)
+		} else {
+			gone = append(gone, c)
+		}
+	}
+	if len(after.Credentials) == 0 || after.Owner == "" {
+		after.Owner = e.owner
+	}
+	after.Credentials = append(after.Credentials, cred)
+	return gone
+}
+
+func (e *enrollment) events(after *device.Device, cred device.Credential) []event.Event {
+	ev := DeviceEvent(event.DeviceEnroll, e.from, after)
 	ev.Success, ev.Device.CredentialID, ev.Resource.Attestation = true, cred.ID, string(cred.Attestation)
+	if cred.WouldRefuse != "" {
+		ev.Message = "ekcert_policy is monitor, else: " + cred.WouldRefuse
+	}
 	evs := []event.Event{ev}
-	if len(e.spend) > 0 {
-		spent := deviceEvent(event.DeviceTokenSpent, e.from, &after)
+	if e.spend != nil {
+		spent := DeviceEvent(event.DeviceTokenSpent, e.from, after)
 		spent.Success = true
 		evs = append(evs, spent)
 	}
-	revision, err := e.Audit.RecordAll(ctx, evs, ops...)
-	if inventory.TokenTaken(err) {
-		return inventory.InvalidToken()
-	}
-	if err != nil {
-		return e.changed(err)
-	}
-	e.Pictures.Reached(ctx, revisionOfLocks(revision, len(e.before.Credentials)))
-	msg, err := result.Welcome(ceremony.Welcome{DeviceID: after.ID, AssetTag: after.AssetTag, CredentialID: cred.ID, Level: cred.Attestation})
-	if err != nil {
-		return err
-	}
-	return e.exchanger.Send(ctx, msg)
+	return evs
 }
 
 // revisionOfLocks is what to wait for: the picture moves only where locks were written.
@@ -348,6 +418,9 @@ func revisionOfLocks(revision uint64, locks int) uint64 {
 
 // notice leaves a line for the owner's next login elsewhere, so that an enrollment that was not theirs is seen.
 func (e *enrollment) notice(ctx context.Context, d *device.Device, now time.Time) ([]store.Op, error) {
+	if e.from.User.Kind == identity.Bot { // nobody reads it
+		return nil, nil
+	}
 	secret, revision, err := e.Records.Secret(ctx, e.owner)
 	if err != nil {
 		return nil, err

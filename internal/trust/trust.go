@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -62,6 +64,8 @@ type Service struct {
 	Confirm   Confirmer
 	ClusterCA []byte
 	Now       func() time.Time
+
+	roots rootsCache
 }
 
 // TokenTTL is how long an enrollment token lives unless told.
@@ -70,21 +74,35 @@ const TokenTTL = time.Hour
 // keepData is how many collections of what a device says of itself are kept.
 const keepData = 5
 
-func (s *Service) judge() (attestation.Judge, error) {
-	picture, _ := s.Pictures.Current()
-	dt := picture.Settings.DeviceTrust
-	var roots *attestation.Roots
-	if len(dt.EKCertAllowedCAs) > 0 {
-		var err error
-		if roots, err = attestation.ParseRoots([]byte(strings.Join(dt.EKCertAllowedCAs, "\n"))); err != nil {
-			return attestation.Judge{}, fmt.Errorf("ekcert_allowed_cas: %w", err)
-		}
-	}
-	return attestation.NewJudge(roots, dt.AllowSoftwareKeys, s.Now()), nil
+// rootsCache keeps the authorities of ekcert_allowed_cas as they were read last.
+type rootsCache struct {
+	mu    sync.Mutex
+	text  []string           // guarded by mu
+	roots *attestation.Roots // guarded by mu
 }
 
-// may asks access whether the caller may do something to a device.
-func (s *Service) may(from identity.Caller, verb string, d *device.Device) error {
+// Roots are the authorities that the cluster lists now, nil where it lists none.
+func (s *Service) Roots() (*attestation.Roots, error) {
+	listed := s.Settings().DeviceTrust.EKCertAllowedCAs
+	if len(listed) == 0 {
+		return nil, nil
+	}
+	c := &s.roots
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.roots != nil && slices.Equal(c.text, listed) {
+		return c.roots, nil
+	}
+	roots, err := attestation.ParseRoots([]byte(strings.Join(listed, "\n")))
+	if err != nil {
+		return nil, fmt.Errorf("ekcert_allowed_cas: %w", err)
+	}
+	c.text, c.roots = slices.Clone(listed), roots
+	return roots, nil
+}
+
+// May asks access whether the caller may do something to a device.
+func (s *Service) May(from identity.Caller, verb string, d *device.Device) error {
 	if from.Local {
 		return nil
 	}
@@ -106,8 +124,8 @@ func Object(d *device.Device) map[string]any {
 		"os_type": string(d.OSType), "enroll_status": string(d.EnrollStatus)}
 }
 
-// deviceEvent begins an event about a device.
-func deviceEvent(kind event.Kind, from identity.Caller, d *device.Device) event.Event {
+// DeviceEvent begins an event about a device.
+func DeviceEvent(kind event.Kind, from identity.Caller, d *device.Device) event.Event {
 	ev := event.Event{Kind: kind, User: from.Name(), Session: &event.Session{Addr: from.Addr.String()}}
 	if d != nil {
 		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OSType), AssetTag: d.AssetTag}
@@ -116,8 +134,8 @@ func deviceEvent(kind event.Kind, from identity.Caller, d *device.Device) event.
 	return ev
 }
 
-// fail records a failed attempt and returns why it failed.
-func (s *Service) fail(ctx context.Context, ev event.Event, why error) error {
+// Fail records a failed attempt and returns why it failed.
+func (s *Service) Fail(ctx context.Context, ev event.Event, why error) error {
 	f := fault.Of(why)
 	ev.Success, ev.Message = false, f.Text
 	if ev.Session == nil {
@@ -143,7 +161,8 @@ func (s *Service) Settings() cluster.Settings {
 	return p.Settings
 }
 
-func (s *Service) changed(err error) error {
+// Changed words a failed condition of a device's change.
+func (s *Service) Changed(err error) error {
 	if errors.Is(err, store.ErrConflict) {
 		return fault.New(fault.Conflict, "the device was changed meanwhile").WithReason("changed").WithFix("tsh login").Wrapping(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/enroll"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
@@ -54,6 +55,7 @@ type enrolling struct {
 	token      string
 	otp        string
 	registered bool
+	auto       bool // nobody typed it
 }
 
 func (a *app) enroll(ctx context.Context, f enrollFlags) error {
@@ -134,8 +136,8 @@ func (e *enrolling) run(ctx context.Context, dev hwkey.Device) error {
 	}
 	c := s.call()
 	defer c.Close()
-	welcome, err := s.address.Enroll(ctx, c, client.EnrollRequest{User: s.profile.User, Certificate: s.login.TLS.Raw, SessionKey: key.Public(), Key: attestor,
-		Claims: e.claims, Token: e.token, Register: e.token == "", OS: e.claims.OSType, AssetTag: e.tag, OTP: e.otp,
+	welcome, err := enroll.Run(ctx, s.address, c, enroll.Request{User: s.profile.User, Certificate: s.login.TLS.Raw, SessionKey: key.Public(), Key: attestor,
+		Claims: e.claims, Token: e.token, Register: e.token == "" && !e.auto, Auto: e.auto, OS: e.claims.OSType, AssetTag: e.tag, OTP: e.otp,
 		Registered: func() { e.registered = true }})
 	if err != nil {
 		return err
@@ -290,6 +292,9 @@ func (st standing) text(w io.Writer) error {
 	}
 	line("Device key here", yes[st.KeyHere])
 	line("Login carries device", yes[st.Proven])
+	for _, f := range st.Findings {
+		line("Noticed", f)
+	}
 	if st.Missing != "" {
 		line("Missing", st.Missing)
 		line("To fix", st.Fix)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,7 @@ type loginFlags struct {
 	insecure bool
 	ttl      time.Duration
 	invite   string
+	token    string
 	quiet    bool
 }
 
@@ -47,6 +49,7 @@ func (a *app) loginCommand() *cobra.Command {
 	fl.BoolVar(&f.insecure, "insecure", false, "take the server's authority as it is, and warn")
 	fl.DurationVar(&f.ttl, "ttl", 0, "how long the login lives, such as 8h")
 	fl.StringVar(&f.invite, "invite", "", "single-use invite: TOKEN, @FILE, or - for standard input")
+	fl.StringVar(&f.token, "token", "", "a bot's single-use token, at its first login: TOKEN, @FILE, or - for standard input")
 	return c
 }
 
@@ -58,6 +61,9 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 	s, err := a.destination(ctx, f)
 	if err != nil {
 		return err
+	}
+	if f.token != "" || slices.Contains(s.profile.Bots, s.profile.User) {
+		return a.botLogin(ctx, s, f)
 	}
 	invite, err := a.secret(f.invite)
 	if err != nil {
@@ -85,6 +91,9 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 		return err
 	}
 	a.warnAboutDevice(deviceErr)
+	if deviceErr == nil {
+		a.autoEnroll(ctx, s)
+	}
 	if f.quiet {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/fleet"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/device"
@@ -48,7 +50,8 @@ func TestA4EnrollmentTokens(t *testing.T) {
 		return client.DeviceRef{ID: d.ID}
 	}
 	token := func(r client.DeviceRef, owner string, ttl time.Duration) string {
-		tok, _, _, err := w.Admin.EnrollToken(ctx, r, owner, ttl)
+		made, err := fleet.Of(w.Admin).EnrollToken(ctx, r, owner, ttl)
+		tok := made.Secret
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -427,13 +430,13 @@ func TestA71IdsOfOthers(t *testing.T) {
 	defer c.Close()
 	for _, ref := range []client.DeviceRef{{ID: d.Keep.DeviceID}, {Tag: "LAP"}, {Tag: "NOSUCH"}} {
 		st, err := c.MyDevice(t.Context(), ref)
-		if err != nil || st != (client.DeviceStanding{}) {
+		if err != nil || !reflect.DeepEqual(st, client.DeviceStanding{}) {
 			t.Fatalf("%+v: %+v %v", ref, st, err)
 		}
 	}
 	_, err := c.Get(t.Context(), manifest.Device, d.Keep.DeviceID)
 	w.Refused(err, "not_granted", event.Auth)
-	_, _, _, err = c.EnrollToken(t.Context(), client.DeviceRef{ID: d.Keep.DeviceID}, "eve", 0)
+	_, err = fleet.Of(c).EnrollToken(t.Context(), client.DeviceRef{ID: d.Keep.DeviceID}, "eve", 0)
 	w.Refused(err, "not_granted", event.Auth)
 	_, err = c.Events(t.Context(), client.EventFilter{})
 	w.Refused(err, "not_granted", event.Auth)
@@ -477,7 +480,7 @@ func TestA78Secrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, _, _, err := w.Admin.EnrollToken(t.Context(), client.DeviceRef{ID: d.ID}, "", 0)
+	made, err := fleet.Of(w.Admin).EnrollToken(t.Context(), client.DeviceRef{ID: d.ID}, "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -485,7 +488,7 @@ func TestA78Secrets(t *testing.T) {
 	if err := w.Admin.Export(t.Context(), &audit); err != nil {
 		t.Fatal(err)
 	}
-	secrets := map[string]string{"password": world.Password, "wrong password": "wrong-and-secret", "join token": i.Token, "enrollment token": token, "dial ticket": l.DialTicket}
+	secrets := map[string]string{"password": world.Password, "wrong password": "wrong-and-secret", "join token": i.Token, "enrollment token": made.Secret, "dial ticket": l.DialTicket}
 	err = filepath.WalkDir(filepath.Join(w.Dir, "data"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err

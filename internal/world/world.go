@@ -19,6 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/ceremony"
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/enroll"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/daemon"
 	"github.com/sallyport/sallyport/internal/device"
@@ -230,6 +231,10 @@ type Device struct {
 	Dir   string
 	Tag   string
 	Keep  hwkey.Enrollment
+	// Claims are what the device says of itself at a login.
+	Claims device.Data
+	// Auto has it enroll as a login does where the cluster lets devices enroll by themselves.
+	Auto bool
 }
 
 // Device opens a machine: with the TPM at a socket, or with software keys where tpm is empty.
@@ -272,8 +277,8 @@ func (d *Device) EnrollWith(l *Login, token string, key hwkey.Key, k ceremony.Ke
 	a := d.World.Address()
 	c := l.Call()
 	defer c.Close()
-	welcome, err := a.Enroll(d.World.t.Context(), c, client.EnrollRequest{User: l.User, Certificate: l.TLS.Certificate[0], SessionKey: key.Public(), Key: k,
-		Claims: device.Data{OSType: device.Linux, ReportedAssetTag: d.Tag}, Token: token, Register: token == "", OS: device.Linux, AssetTag: d.Tag})
+	welcome, err := enroll.Run(d.World.t.Context(), a, c, enroll.Request{User: l.User, Certificate: l.TLS.Certificate[0], SessionKey: key.Public(), Key: k,
+		Claims: device.Data{OSType: device.Linux, ReportedAssetTag: d.Tag}, Token: token, Register: token == "" && !d.Auto, Auto: d.Auto, OS: device.Linux, AssetTag: d.Tag})
 	if err != nil {
 		return err
 	}
@@ -298,7 +303,7 @@ func (d *Device) LoginFor(user string, ttl time.Duration) *Login {
 	if err != nil {
 		d.World.t.Fatal(err)
 	}
-	l, err := d.World.login(client.LoginRequest{User: user, TTL: ttl, Key: key.Public(), Device: &client.DeviceProof{Key: attestor, CredentialID: d.Keep.CredentialID}}, key, Password)
+	l, err := d.World.login(client.LoginRequest{User: user, TTL: ttl, Key: key.Public(), Device: &client.DeviceProof{Key: attestor, CredentialID: d.Keep.CredentialID, Claims: d.Claims}}, key, Password)
 	if err != nil {
 		d.World.t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func (x Prompt_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Prompt_Kind.Descriptor instead.
 func (Prompt_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{7, 0}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type HelloRequest struct {
@@ -120,8 +120,10 @@ type HelloResponse struct {
 	Version         string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	ProtocolVersion uint32                 `protobuf:"varint,3,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
 	SecondFactors   []string               `protobuf:"bytes,4,rep,name=second_factors,json=secondFactors,proto3" json:"second_factors,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// auto_enroll is whether registered devices enroll without being asked to.
+	AutoEnroll    bool `protobuf:"varint,5,opt,name=auto_enroll,json=autoEnroll,proto3" json:"auto_enroll,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HelloResponse) Reset() {
@@ -182,6 +184,13 @@ func (x *HelloResponse) GetSecondFactors() []string {
 	return nil
 }
 
+func (x *HelloResponse) GetAutoEnroll() bool {
+	if x != nil {
+		return x.AutoEnroll
+	}
+	return false
+}
+
 type LoginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Step:
@@ -190,6 +199,8 @@ type LoginRequest struct {
 	//	*LoginRequest_Answer
 	//	*LoginRequest_Device
 	//	*LoginRequest_NoDevice
+	//	*LoginRequest_Bot
+	//	*LoginRequest_Enroll
 	Step          isLoginRequest_Step `protobuf_oneof:"step"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -268,6 +279,24 @@ func (x *LoginRequest) GetNoDevice() *NoDevice {
 	return nil
 }
 
+func (x *LoginRequest) GetBot() *BotProof {
+	if x != nil {
+		if x, ok := x.Step.(*LoginRequest_Bot); ok {
+			return x.Bot
+		}
+	}
+	return nil
+}
+
+func (x *LoginRequest) GetEnroll() *BotEnroll {
+	if x != nil {
+		if x, ok := x.Step.(*LoginRequest_Enroll); ok {
+			return x.Enroll
+		}
+	}
+	return nil
+}
+
 type isLoginRequest_Step interface {
 	isLoginRequest_Step()
 }
@@ -291,6 +320,16 @@ type LoginRequest_NoDevice struct {
 	NoDevice *NoDevice `protobuf:"bytes,4,opt,name=no_device,json=noDevice,proto3,oneof"`
 }
 
+type LoginRequest_Bot struct {
+	// bot answers bot_wanted.
+	Bot *BotProof `protobuf:"bytes,5,opt,name=bot,proto3,oneof"`
+}
+
+type LoginRequest_Enroll struct {
+	// enroll is a device's enrollment, in the place of its proof: a bot's first login.
+	Enroll *BotEnroll `protobuf:"bytes,6,opt,name=enroll,proto3,oneof"`
+}
+
 func (*LoginRequest_Start) isLoginRequest_Step() {}
 
 func (*LoginRequest_Answer) isLoginRequest_Step() {}
@@ -298,6 +337,10 @@ func (*LoginRequest_Answer) isLoginRequest_Step() {}
 func (*LoginRequest_Device) isLoginRequest_Step() {}
 
 func (*LoginRequest_NoDevice) isLoginRequest_Step() {}
+
+func (*LoginRequest_Bot) isLoginRequest_Step() {}
+
+func (*LoginRequest_Enroll) isLoginRequest_Step() {}
 
 type LoginStart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -310,6 +353,9 @@ type LoginStart struct {
 	// reissue upgrades the certificate that this connection showed.
 	Reissue       bool   `protobuf:"varint,5,opt,name=reissue,proto3" json:"reissue,omitempty"`
 	ClientVersion string `protobuf:"bytes,6,opt,name=client_version,json=clientVersion,proto3" json:"client_version,omitempty"`
+	// bot is whether a machine logs in; token is its single-use token, at its first login.
+	Bot           bool   `protobuf:"varint,7,opt,name=bot,proto3" json:"bot,omitempty"`
+	Token         string `protobuf:"bytes,8,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -386,6 +432,136 @@ func (x *LoginStart) GetClientVersion() string {
 	return ""
 }
 
+func (x *LoginStart) GetBot() bool {
+	if x != nil {
+		return x.Bot
+	}
+	return false
+}
+
+func (x *LoginStart) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// BotProof is the signature of the key that a bot keeps on its machine, over the transcript of docs/protocol/device.md.
+type BotProof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// key is its SPKI DER.
+	Key           []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BotProof) Reset() {
+	*x = BotProof{}
+	mi := &file_sallyport_v1_login_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BotProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BotProof) ProtoMessage() {}
+
+func (x *BotProof) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_v1_login_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BotProof.ProtoReflect.Descriptor instead.
+func (*BotProof) Descriptor() ([]byte, []int) {
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BotProof) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *BotProof) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// BotEnroll begins the enrollment of the machine that a bot logs in from.
+type BotEnroll struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// hello is the first message of a ceremony with purpose enroll.
+	Hello         []byte `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	OsType        string `protobuf:"bytes,2,opt,name=os_type,json=osType,proto3" json:"os_type,omitempty"`
+	AssetTag      string `protobuf:"bytes,3,opt,name=asset_tag,json=assetTag,proto3" json:"asset_tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BotEnroll) Reset() {
+	*x = BotEnroll{}
+	mi := &file_sallyport_v1_login_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BotEnroll) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BotEnroll) ProtoMessage() {}
+
+func (x *BotEnroll) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_v1_login_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BotEnroll.ProtoReflect.Descriptor instead.
+func (*BotEnroll) Descriptor() ([]byte, []int) {
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BotEnroll) GetHello() []byte {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *BotEnroll) GetOsType() string {
+	if x != nil {
+		return x.OsType
+	}
+	return ""
+}
+
+func (x *BotEnroll) GetAssetTag() string {
+	if x != nil {
+		return x.AssetTag
+	}
+	return ""
+}
+
 type NoDevice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -395,7 +571,7 @@ type NoDevice struct {
 
 func (x *NoDevice) Reset() {
 	*x = NoDevice{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[4]
+	mi := &file_sallyport_v1_login_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +583,7 @@ func (x *NoDevice) String() string {
 func (*NoDevice) ProtoMessage() {}
 
 func (x *NoDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[4]
+	mi := &file_sallyport_v1_login_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +596,7 @@ func (x *NoDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoDevice.ProtoReflect.Descriptor instead.
 func (*NoDevice) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{4}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NoDevice) GetReason() string {
@@ -439,6 +615,7 @@ type LoginResponse struct {
 	//	*LoginResponse_Device
 	//	*LoginResponse_DeviceRefused
 	//	*LoginResponse_Certificates
+	//	*LoginResponse_BotWanted
 	Step          isLoginResponse_Step `protobuf_oneof:"step"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -446,7 +623,7 @@ type LoginResponse struct {
 
 func (x *LoginResponse) Reset() {
 	*x = LoginResponse{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[5]
+	mi := &file_sallyport_v1_login_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +635,7 @@ func (x *LoginResponse) String() string {
 func (*LoginResponse) ProtoMessage() {}
 
 func (x *LoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[5]
+	mi := &file_sallyport_v1_login_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +648,7 @@ func (x *LoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginResponse.ProtoReflect.Descriptor instead.
 func (*LoginResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{5}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LoginResponse) GetStep() isLoginResponse_Step {
@@ -526,6 +703,15 @@ func (x *LoginResponse) GetCertificates() *Certificates {
 	return nil
 }
 
+func (x *LoginResponse) GetBotWanted() *BotWanted {
+	if x != nil {
+		if x, ok := x.Step.(*LoginResponse_BotWanted); ok {
+			return x.BotWanted
+		}
+	}
+	return nil
+}
+
 type isLoginResponse_Step interface {
 	isLoginResponse_Step()
 }
@@ -552,6 +738,11 @@ type LoginResponse_Certificates struct {
 	Certificates *Certificates `protobuf:"bytes,5,opt,name=certificates,proto3,oneof"`
 }
 
+type LoginResponse_BotWanted struct {
+	// bot_wanted asks a bot without a device for a signature of its key.
+	BotWanted *BotWanted `protobuf:"bytes,6,opt,name=bot_wanted,json=botWanted,proto3,oneof"`
+}
+
 func (*LoginResponse_Prompt) isLoginResponse_Step() {}
 
 func (*LoginResponse_DeviceWanted) isLoginResponse_Step() {}
@@ -562,17 +753,21 @@ func (*LoginResponse_DeviceRefused) isLoginResponse_Step() {}
 
 func (*LoginResponse_Certificates) isLoginResponse_Step() {}
 
+func (*LoginResponse_BotWanted) isLoginResponse_Step() {}
+
 type DeviceWanted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// mode is the cluster's device trust mode.
-	Mode          string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	// enroll is whether an enrollment is taken in place of a proof: a bot's first login.
+	Enroll        bool `protobuf:"varint,2,opt,name=enroll,proto3" json:"enroll,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeviceWanted) Reset() {
 	*x = DeviceWanted{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[6]
+	mi := &file_sallyport_v1_login_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +779,7 @@ func (x *DeviceWanted) String() string {
 func (*DeviceWanted) ProtoMessage() {}
 
 func (x *DeviceWanted) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[6]
+	mi := &file_sallyport_v1_login_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +792,7 @@ func (x *DeviceWanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceWanted.ProtoReflect.Descriptor instead.
 func (*DeviceWanted) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{6}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeviceWanted) GetMode() string {
@@ -605,6 +800,57 @@ func (x *DeviceWanted) GetMode() string {
 		return x.Mode
 	}
 	return ""
+}
+
+func (x *DeviceWanted) GetEnroll() bool {
+	if x != nil {
+		return x.Enroll
+	}
+	return false
+}
+
+type BotWanted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BotWanted) Reset() {
+	*x = BotWanted{}
+	mi := &file_sallyport_v1_login_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BotWanted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BotWanted) ProtoMessage() {}
+
+func (x *BotWanted) ProtoReflect() protoreflect.Message {
+	mi := &file_sallyport_v1_login_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BotWanted.ProtoReflect.Descriptor instead.
+func (*BotWanted) Descriptor() ([]byte, []int) {
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BotWanted) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
 }
 
 type Prompt struct {
@@ -618,7 +864,7 @@ type Prompt struct {
 
 func (x *Prompt) Reset() {
 	*x = Prompt{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[7]
+	mi := &file_sallyport_v1_login_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +876,7 @@ func (x *Prompt) String() string {
 func (*Prompt) ProtoMessage() {}
 
 func (x *Prompt) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[7]
+	mi := &file_sallyport_v1_login_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +889,7 @@ func (x *Prompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prompt.ProtoReflect.Descriptor instead.
 func (*Prompt) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{7}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Prompt) GetKind() Prompt_Kind {
@@ -680,7 +926,7 @@ type Certificates struct {
 
 func (x *Certificates) Reset() {
 	*x = Certificates{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[8]
+	mi := &file_sallyport_v1_login_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +938,7 @@ func (x *Certificates) String() string {
 func (*Certificates) ProtoMessage() {}
 
 func (x *Certificates) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[8]
+	mi := &file_sallyport_v1_login_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +951,7 @@ func (x *Certificates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificates.ProtoReflect.Descriptor instead.
 func (*Certificates) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{8}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Certificates) GetSsh() []byte {
@@ -768,7 +1014,7 @@ type ChangePasswordRequest struct {
 
 func (x *ChangePasswordRequest) Reset() {
 	*x = ChangePasswordRequest{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[9]
+	mi := &file_sallyport_v1_login_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +1026,7 @@ func (x *ChangePasswordRequest) String() string {
 func (*ChangePasswordRequest) ProtoMessage() {}
 
 func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[9]
+	mi := &file_sallyport_v1_login_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +1039,7 @@ func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordRequest.ProtoReflect.Descriptor instead.
 func (*ChangePasswordRequest) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{9}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ChangePasswordRequest) GetOldPassword() string {
@@ -825,7 +1071,7 @@ type ChangePasswordResponse struct {
 
 func (x *ChangePasswordResponse) Reset() {
 	*x = ChangePasswordResponse{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[10]
+	mi := &file_sallyport_v1_login_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +1083,7 @@ func (x *ChangePasswordResponse) String() string {
 func (*ChangePasswordResponse) ProtoMessage() {}
 
 func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[10]
+	mi := &file_sallyport_v1_login_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +1096,7 @@ func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordResponse.ProtoReflect.Descriptor instead.
 func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{10}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{13}
 }
 
 // Fault is an error for a person; it travels as an error detail too.
@@ -867,7 +1113,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_sallyport_v1_login_proto_msgTypes[11]
+	mi := &file_sallyport_v1_login_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1125,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_sallyport_v1_login_proto_msgTypes[11]
+	mi := &file_sallyport_v1_login_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1138,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{11}
+	return file_sallyport_v1_login_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Fault) GetKind() string {
@@ -935,18 +1181,22 @@ var File_sallyport_v1_login_proto protoreflect.FileDescriptor
 const file_sallyport_v1_login_proto_rawDesc = "" +
 	"\n" +
 	"\x18sallyport/v1/login.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
-	"\fHelloRequest\"\x9e\x01\n" +
+	"\fHelloRequest\"\xbf\x01\n" +
 	"\rHelloResponse\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12)\n" +
 	"\x10protocol_version\x18\x03 \x01(\rR\x0fprotocolVersion\x12%\n" +
-	"\x0esecond_factors\x18\x04 \x03(\tR\rsecondFactors\"\xb3\x01\n" +
+	"\x0esecond_factors\x18\x04 \x03(\tR\rsecondFactors\x12\x1f\n" +
+	"\vauto_enroll\x18\x05 \x01(\bR\n" +
+	"autoEnroll\"\x92\x02\n" +
 	"\fLoginRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x18.sallyport.v1.LoginStartH\x00R\x05start\x12\x18\n" +
 	"\x06answer\x18\x02 \x01(\tH\x00R\x06answer\x12\x18\n" +
 	"\x06device\x18\x03 \x01(\fH\x00R\x06device\x125\n" +
-	"\tno_device\x18\x04 \x01(\v2\x16.sallyport.v1.NoDeviceH\x00R\bnoDeviceB\x06\n" +
-	"\x04step\"\xbb\x01\n" +
+	"\tno_device\x18\x04 \x01(\v2\x16.sallyport.v1.NoDeviceH\x00R\bnoDevice\x12*\n" +
+	"\x03bot\x18\x05 \x01(\v2\x16.sallyport.v1.BotProofH\x00R\x03bot\x121\n" +
+	"\x06enroll\x18\x06 \x01(\v2\x17.sallyport.v1.BotEnrollH\x00R\x06enrollB\x06\n" +
+	"\x04step\"\xe3\x01\n" +
 	"\n" +
 	"LoginStart\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
@@ -956,18 +1206,32 @@ const file_sallyport_v1_login_proto_rawDesc = "" +
 	"\vsession_key\x18\x04 \x01(\fR\n" +
 	"sessionKey\x12\x18\n" +
 	"\areissue\x18\x05 \x01(\bR\areissue\x12%\n" +
-	"\x0eclient_version\x18\x06 \x01(\tR\rclientVersion\"\"\n" +
+	"\x0eclient_version\x18\x06 \x01(\tR\rclientVersion\x12\x10\n" +
+	"\x03bot\x18\a \x01(\bR\x03bot\x12\x14\n" +
+	"\x05token\x18\b \x01(\tR\x05token\":\n" +
+	"\bBotProof\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"W\n" +
+	"\tBotEnroll\x12\x14\n" +
+	"\x05hello\x18\x01 \x01(\fR\x05hello\x12\x17\n" +
+	"\aos_type\x18\x02 \x01(\tR\x06osType\x12\x1b\n" +
+	"\tasset_tag\x18\x03 \x01(\tR\bassetTag\"\"\n" +
 	"\bNoDevice\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xa4\x02\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xde\x02\n" +
 	"\rLoginResponse\x12.\n" +
 	"\x06prompt\x18\x01 \x01(\v2\x14.sallyport.v1.PromptH\x00R\x06prompt\x12A\n" +
 	"\rdevice_wanted\x18\x02 \x01(\v2\x1a.sallyport.v1.DeviceWantedH\x00R\fdeviceWanted\x12\x18\n" +
 	"\x06device\x18\x03 \x01(\fH\x00R\x06device\x12<\n" +
 	"\x0edevice_refused\x18\x04 \x01(\v2\x13.sallyport.v1.FaultH\x00R\rdeviceRefused\x12@\n" +
-	"\fcertificates\x18\x05 \x01(\v2\x1a.sallyport.v1.CertificatesH\x00R\fcertificatesB\x06\n" +
-	"\x04step\"\"\n" +
+	"\fcertificates\x18\x05 \x01(\v2\x1a.sallyport.v1.CertificatesH\x00R\fcertificates\x128\n" +
+	"\n" +
+	"bot_wanted\x18\x06 \x01(\v2\x17.sallyport.v1.BotWantedH\x00R\tbotWantedB\x06\n" +
+	"\x04step\":\n" +
 	"\fDeviceWanted\x12\x12\n" +
-	"\x04mode\x18\x01 \x01(\tR\x04mode\"\xb8\x01\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06enroll\x18\x02 \x01(\bR\x06enroll\"!\n" +
+	"\tBotWanted\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"\xb8\x01\n" +
 	"\x06Prompt\x12-\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x19.sallyport.v1.Prompt.KindR\x04kind\x12\x17\n" +
 	"\aotp_url\x18\x02 \x01(\tR\x06otpUrl\"f\n" +
@@ -1015,43 +1279,49 @@ func file_sallyport_v1_login_proto_rawDescGZIP() []byte {
 }
 
 var file_sallyport_v1_login_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_sallyport_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_sallyport_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_sallyport_v1_login_proto_goTypes = []any{
 	(Prompt_Kind)(0),               // 0: sallyport.v1.Prompt.Kind
 	(*HelloRequest)(nil),           // 1: sallyport.v1.HelloRequest
 	(*HelloResponse)(nil),          // 2: sallyport.v1.HelloResponse
 	(*LoginRequest)(nil),           // 3: sallyport.v1.LoginRequest
 	(*LoginStart)(nil),             // 4: sallyport.v1.LoginStart
-	(*NoDevice)(nil),               // 5: sallyport.v1.NoDevice
-	(*LoginResponse)(nil),          // 6: sallyport.v1.LoginResponse
-	(*DeviceWanted)(nil),           // 7: sallyport.v1.DeviceWanted
-	(*Prompt)(nil),                 // 8: sallyport.v1.Prompt
-	(*Certificates)(nil),           // 9: sallyport.v1.Certificates
-	(*ChangePasswordRequest)(nil),  // 10: sallyport.v1.ChangePasswordRequest
-	(*ChangePasswordResponse)(nil), // 11: sallyport.v1.ChangePasswordResponse
-	(*Fault)(nil),                  // 12: sallyport.v1.Fault
-	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
+	(*BotProof)(nil),               // 5: sallyport.v1.BotProof
+	(*BotEnroll)(nil),              // 6: sallyport.v1.BotEnroll
+	(*NoDevice)(nil),               // 7: sallyport.v1.NoDevice
+	(*LoginResponse)(nil),          // 8: sallyport.v1.LoginResponse
+	(*DeviceWanted)(nil),           // 9: sallyport.v1.DeviceWanted
+	(*BotWanted)(nil),              // 10: sallyport.v1.BotWanted
+	(*Prompt)(nil),                 // 11: sallyport.v1.Prompt
+	(*Certificates)(nil),           // 12: sallyport.v1.Certificates
+	(*ChangePasswordRequest)(nil),  // 13: sallyport.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil), // 14: sallyport.v1.ChangePasswordResponse
+	(*Fault)(nil),                  // 15: sallyport.v1.Fault
+	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
 }
 var file_sallyport_v1_login_proto_depIdxs = []int32{
 	4,  // 0: sallyport.v1.LoginRequest.start:type_name -> sallyport.v1.LoginStart
-	5,  // 1: sallyport.v1.LoginRequest.no_device:type_name -> sallyport.v1.NoDevice
-	8,  // 2: sallyport.v1.LoginResponse.prompt:type_name -> sallyport.v1.Prompt
-	7,  // 3: sallyport.v1.LoginResponse.device_wanted:type_name -> sallyport.v1.DeviceWanted
-	12, // 4: sallyport.v1.LoginResponse.device_refused:type_name -> sallyport.v1.Fault
-	9,  // 5: sallyport.v1.LoginResponse.certificates:type_name -> sallyport.v1.Certificates
-	0,  // 6: sallyport.v1.Prompt.kind:type_name -> sallyport.v1.Prompt.Kind
-	13, // 7: sallyport.v1.Certificates.expires:type_name -> google.protobuf.Timestamp
-	1,  // 8: sallyport.v1.LoginService.Hello:input_type -> sallyport.v1.HelloRequest
-	3,  // 9: sallyport.v1.LoginService.Login:input_type -> sallyport.v1.LoginRequest
-	10, // 10: sallyport.v1.LoginService.ChangePassword:input_type -> sallyport.v1.ChangePasswordRequest
-	2,  // 11: sallyport.v1.LoginService.Hello:output_type -> sallyport.v1.HelloResponse
-	6,  // 12: sallyport.v1.LoginService.Login:output_type -> sallyport.v1.LoginResponse
-	11, // 13: sallyport.v1.LoginService.ChangePassword:output_type -> sallyport.v1.ChangePasswordResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	7,  // 1: sallyport.v1.LoginRequest.no_device:type_name -> sallyport.v1.NoDevice
+	5,  // 2: sallyport.v1.LoginRequest.bot:type_name -> sallyport.v1.BotProof
+	6,  // 3: sallyport.v1.LoginRequest.enroll:type_name -> sallyport.v1.BotEnroll
+	11, // 4: sallyport.v1.LoginResponse.prompt:type_name -> sallyport.v1.Prompt
+	9,  // 5: sallyport.v1.LoginResponse.device_wanted:type_name -> sallyport.v1.DeviceWanted
+	15, // 6: sallyport.v1.LoginResponse.device_refused:type_name -> sallyport.v1.Fault
+	12, // 7: sallyport.v1.LoginResponse.certificates:type_name -> sallyport.v1.Certificates
+	10, // 8: sallyport.v1.LoginResponse.bot_wanted:type_name -> sallyport.v1.BotWanted
+	0,  // 9: sallyport.v1.Prompt.kind:type_name -> sallyport.v1.Prompt.Kind
+	16, // 10: sallyport.v1.Certificates.expires:type_name -> google.protobuf.Timestamp
+	1,  // 11: sallyport.v1.LoginService.Hello:input_type -> sallyport.v1.HelloRequest
+	3,  // 12: sallyport.v1.LoginService.Login:input_type -> sallyport.v1.LoginRequest
+	13, // 13: sallyport.v1.LoginService.ChangePassword:input_type -> sallyport.v1.ChangePasswordRequest
+	2,  // 14: sallyport.v1.LoginService.Hello:output_type -> sallyport.v1.HelloResponse
+	8,  // 15: sallyport.v1.LoginService.Login:output_type -> sallyport.v1.LoginResponse
+	14, // 16: sallyport.v1.LoginService.ChangePassword:output_type -> sallyport.v1.ChangePasswordResponse
+	14, // [14:17] is the sub-list for method output_type
+	11, // [11:14] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_v1_login_proto_init() }
@@ -1064,13 +1334,16 @@ func file_sallyport_v1_login_proto_init() {
 		(*LoginRequest_Answer)(nil),
 		(*LoginRequest_Device)(nil),
 		(*LoginRequest_NoDevice)(nil),
+		(*LoginRequest_Bot)(nil),
+		(*LoginRequest_Enroll)(nil),
 	}
-	file_sallyport_v1_login_proto_msgTypes[5].OneofWrappers = []any{
+	file_sallyport_v1_login_proto_msgTypes[7].OneofWrappers = []any{
 		(*LoginResponse_Prompt)(nil),
 		(*LoginResponse_DeviceWanted)(nil),
 		(*LoginResponse_Device)(nil),
 		(*LoginResponse_DeviceRefused)(nil),
 		(*LoginResponse_Certificates)(nil),
+		(*LoginResponse_BotWanted)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1078,7 +1351,7 @@ func file_sallyport_v1_login_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sallyport_v1_login_proto_rawDesc), len(file_sallyport_v1_login_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

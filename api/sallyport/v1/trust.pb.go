@@ -177,7 +177,9 @@ type EnrollStart struct {
 	// otp is a fresh one-time code, where the cluster wants one and no token is used.
 	Otp string `protobuf:"bytes,5,opt,name=otp,proto3" json:"otp,omitempty"`
 	// as is whose device it becomes, for a login without a certificate on this connection: empty is the caller.
-	WithToken     bool `protobuf:"varint,6,opt,name=with_token,json=withToken,proto3" json:"with_token,omitempty"`
+	WithToken bool `protobuf:"varint,6,opt,name=with_token,json=withToken,proto3" json:"with_token,omitempty"`
+	// auto enrolls a registered device without being asked to, where the cluster does so.
+	Auto          bool `protobuf:"varint,7,opt,name=auto,proto3" json:"auto,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -250,6 +252,13 @@ func (x *EnrollStart) GetOtp() string {
 func (x *EnrollStart) GetWithToken() bool {
 	if x != nil {
 		return x.WithToken
+	}
+	return false
+}
+
+func (x *EnrollStart) GetAuto() bool {
+	if x != nil {
+		return x.Auto
 	}
 	return false
 }
@@ -381,11 +390,13 @@ func (x *EnrollReady) GetRegistered() bool {
 }
 
 type RegisterDeviceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	OsType        string                 `protobuf:"bytes,1,opt,name=os_type,json=osType,proto3" json:"os_type,omitempty"`
-	AssetTag      string                 `protobuf:"bytes,2,opt,name=asset_tag,json=assetTag,proto3" json:"asset_tag,omitempty"`
-	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	Source        string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	OsType   string                 `protobuf:"bytes,1,opt,name=os_type,json=osType,proto3" json:"os_type,omitempty"`
+	AssetTag string                 `protobuf:"bytes,2,opt,name=asset_tag,json=assetTag,proto3" json:"asset_tag,omitempty"`
+	Owner    string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Source   string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// ek_hash is the one endorsement key that it may enroll with: SHA-256 of its SPKI, hex.
+	EkHash        string `protobuf:"bytes,5,opt,name=ek_hash,json=ekHash,proto3" json:"ek_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +455,13 @@ func (x *RegisterDeviceRequest) GetOwner() string {
 func (x *RegisterDeviceRequest) GetSource() string {
 	if x != nil {
 		return x.Source
+	}
+	return ""
+}
+
+func (x *RegisterDeviceRequest) GetEkHash() string {
+	if x != nil {
+		return x.EkHash
 	}
 	return ""
 }
@@ -813,14 +831,16 @@ func (*DeleteEnrollTokenResponse) Descriptor() ([]byte, []int) {
 }
 
 type GetMyDeviceResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Registered    bool                   `protobuf:"varint,1,opt,name=registered,proto3" json:"registered,omitempty"`
-	Enrolled      bool                   `protobuf:"varint,2,opt,name=enrolled,proto3" json:"enrolled,omitempty"`
-	DeviceId      string                 `protobuf:"bytes,3,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	AssetTag      string                 `protobuf:"bytes,4,opt,name=asset_tag,json=assetTag,proto3" json:"asset_tag,omitempty"`
-	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
-	CredentialId  string                 `protobuf:"bytes,6,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
-	Level         string                 `protobuf:"bytes,7,opt,name=level,proto3" json:"level,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Registered   bool                   `protobuf:"varint,1,opt,name=registered,proto3" json:"registered,omitempty"`
+	Enrolled     bool                   `protobuf:"varint,2,opt,name=enrolled,proto3" json:"enrolled,omitempty"`
+	DeviceId     string                 `protobuf:"bytes,3,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	AssetTag     string                 `protobuf:"bytes,4,opt,name=asset_tag,json=assetTag,proto3" json:"asset_tag,omitempty"`
+	Owner        string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	CredentialId string                 `protobuf:"bytes,6,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
+	Level        string                 `protobuf:"bytes,7,opt,name=level,proto3" json:"level,omitempty"`
+	// findings are what was noticed of the device and not accepted, for a person.
+	Findings      []string `protobuf:"bytes,8,rep,name=findings,proto3" json:"findings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -904,6 +924,13 @@ func (x *GetMyDeviceResponse) GetLevel() string {
 	return ""
 }
 
+func (x *GetMyDeviceResponse) GetFindings() []string {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
 // Resource is one resource as tctl shows it: the JSON of docs/protocol/resources.md.
 type Resource struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -985,7 +1012,7 @@ const file_sallyport_v1_trust_proto_rawDesc = "" +
 	"\rEnrollRequest\x121\n" +
 	"\x05start\x18\x01 \x01(\v2\x19.sallyport.v1.EnrollStartH\x00R\x05start\x12\x18\n" +
 	"\x06device\x18\x02 \x01(\fH\x00R\x06deviceB\x06\n" +
-	"\x04step\"\xb1\x01\n" +
+	"\x04step\"\xc5\x01\n" +
 	"\vEnrollStart\x12\x1f\n" +
 	"\vsession_key\x18\x01 \x01(\fR\n" +
 	"sessionKey\x12\x1a\n" +
@@ -994,7 +1021,8 @@ const file_sallyport_v1_trust_proto_rawDesc = "" +
 	"\tasset_tag\x18\x04 \x01(\tR\bassetTag\x12\x10\n" +
 	"\x03otp\x18\x05 \x01(\tR\x03otp\x12\x1d\n" +
 	"\n" +
-	"with_token\x18\x06 \x01(\bR\twithToken\"e\n" +
+	"with_token\x18\x06 \x01(\bR\twithToken\x12\x12\n" +
+	"\x04auto\x18\a \x01(\bR\x04auto\"e\n" +
 	"\x0eEnrollResponse\x121\n" +
 	"\x05ready\x18\x01 \x01(\v2\x19.sallyport.v1.EnrollReadyH\x00R\x05ready\x12\x18\n" +
 	"\x06device\x18\x02 \x01(\fH\x00R\x06deviceB\x06\n" +
@@ -1002,12 +1030,13 @@ const file_sallyport_v1_trust_proto_rawDesc = "" +
 	"\vEnrollReady\x12\x1e\n" +
 	"\n" +
 	"registered\x18\x01 \x01(\bR\n" +
-	"registered\"{\n" +
+	"registered\"\x94\x01\n" +
 	"\x15RegisterDeviceRequest\x12\x17\n" +
 	"\aos_type\x18\x01 \x01(\tR\x06osType\x12\x1b\n" +
 	"\tasset_tag\x18\x02 \x01(\tR\bassetTag\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x16\n" +
-	"\x06source\x18\x04 \x01(\tR\x06source\"H\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x17\n" +
+	"\aek_hash\x18\x05 \x01(\tR\x06ekHash\"H\n" +
 	"\x16RegisterDeviceResponse\x12.\n" +
 	"\x06device\x18\x01 \x01(\v2\x16.sallyport.v1.ResourceR\x06device\"\x82\x01\n" +
 	"\x18CreateEnrollTokenRequest\x12/\n" +
@@ -1030,7 +1059,7 @@ const file_sallyport_v1_trust_proto_rawDesc = "" +
 	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"M\n" +
 	"\x18ListEnrollTokensResponse\x121\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x19.sallyport.v1.EnrollTokenR\x06tokens\"\x1b\n" +
-	"\x19DeleteEnrollTokenResponse\"\xdc\x01\n" +
+	"\x19DeleteEnrollTokenResponse\"\xf8\x01\n" +
 	"\x13GetMyDeviceResponse\x12\x1e\n" +
 	"\n" +
 	"registered\x18\x01 \x01(\bR\n" +
@@ -1040,7 +1069,8 @@ const file_sallyport_v1_trust_proto_rawDesc = "" +
 	"\tasset_tag\x18\x04 \x01(\tR\bassetTag\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner\x12#\n" +
 	"\rcredential_id\x18\x06 \x01(\tR\fcredentialId\x12\x14\n" +
-	"\x05level\x18\a \x01(\tR\x05level\"b\n" +
+	"\x05level\x18\a \x01(\tR\x05level\x12\x1a\n" +
+	"\bfindings\x18\b \x03(\tR\bfindings\"b\n" +
 	"\bResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/fleet"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
@@ -31,7 +33,8 @@ type commands struct{ *tool.Tool }
 
 func (t commands) devices() *cobra.Command {
 	return console.Group("devices", "Trusted devices", "tctl devices add --os=linux --asset-tag=C00AA0AAAA0A --enroll",
-		t.devicesAdd(), t.devicesList(), t.devicesEnroll(), t.devicesRemove(), t.devicesLock(), t.devicesUnenroll(), t.devicesTokens())
+		t.devicesAdd(), t.devicesList(), t.devicesEnroll(), t.devicesRemove(), t.devicesLock(), t.devicesUnenroll(), t.devicesTokens(),
+		t.devicesImport(), t.devicesBaseline(), t.devicesAccept(), t.devicesTrust())
 }
 
 // deviceFlags name a device.
@@ -94,25 +97,28 @@ func (t commands) tshHome() string {
 
 // find reads the device that a reference names.
 func find(ctx context.Context, c *client.Cluster, r client.DeviceRef) (*device.Device, error) {
-	var list []*manifest.Resource
-	var err error
-	if r.OS != "" { // a tag alone may be that of several systems
-		list, err = c.List(ctx, manifest.Device)
-	} else if res, e := c.Get(ctx, manifest.Device, tool.Or(r.ID, r.Tag)); e == nil {
-		list = append(list, res)
-	} else {
-		err = e
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, res := range list {
-		d, ok := res.Spec.(*device.Device)
-		if ok && (r.ID == "" || d.ID == r.ID) && (r.Tag == "" || d.AssetTag == r.Tag) && (r.OS == "" || d.OSType == r.OS) {
+	res, err := c.Get(ctx, manifest.Device, tool.Or(r.ID, r.Tag))
+	if err == nil {
+		if d, ok := res.Spec.(*device.Device); ok && (r.OS == "" || d.OSType == r.OS) {
 			return d, nil
 		}
 	}
-	return nil, fault.New(fault.NotFound, "device %q not found", tool.Or(r.Tag, r.ID)).WithReason("device_not_found").WithFix("tctl devices ls")
+	if err != nil && (r.OS == "" || !fault.Because(err, "device_ambiguous")) { // a tag alone may be that of several systems
+		return nil, err
+	}
+	l := fleet.Listing{OS: r.OS, Query: fmt.Sprintf("resource.asset_tag == %q", r.Tag)}
+	for {
+		list, next, err := fleet.Of(c).List(ctx, l)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(list) > 0:
+			return list[0], nil
+		case next == "":
+			return nil, fault.New(fault.NotFound, "device %q not found", tool.Or(r.Tag, r.ID)).WithReason("device_not_found").WithFix("tctl devices ls")
+		}
+		l.After = next
+	}
 }
 
 type devicesAddFlags struct {
@@ -121,6 +127,7 @@ type devicesAddFlags struct {
 	owner   string
 	current bool
 	enroll  bool
+	ekHash  string
 	ttl     time.Duration
 }
 
@@ -131,6 +138,7 @@ func (t commands) devicesAdd() *cobra.Command {
 	c.Flags().StringVar(&f.os, "os", "", "linux, macos or windows")
 	c.Flags().StringVar(&f.tag, "asset-tag", "", "the device's asset tag")
 	c.Flags().StringVar(&f.owner, "owner", "", "the user who may enroll it")
+	c.Flags().StringVar(&f.ekHash, "ek-hash", "", "the endorsement key that it is to enroll with, and no other: SHA-256 of its public key, hex")
 	c.Flags().BoolVar(&f.current, "current-device", false, "this machine")
 	c.Flags().BoolVar(&f.enroll, "enroll", false, "make an enrollment token too")
 	c.Flags().DurationVar(&f.ttl, "enroll-ttl", time.Hour, "how long the enrollment token lives")
@@ -158,7 +166,7 @@ func (t commands) addDevice(ctx context.Context, f devicesAddFlags) error {
 }
 
 func (t commands) newDevice(f devicesAddFlags) (device.Device, error) {
-	d := device.Device{AssetTag: f.tag, Owner: f.owner, Source: &device.Source{Name: "tctl"}}
+	d := device.Device{AssetTag: f.tag, Owner: f.owner, EKHash: strings.ToLower(f.ekHash), Source: &device.Source{Name: "tctl"}}
 	if f.current {
 		if f.os != "" || f.tag != "" {
 			return d, console.Usagef("--current-device takes neither --os nor --asset-tag")
@@ -169,8 +177,8 @@ func (t commands) newDevice(f devicesAddFlags) (device.Device, error) {
 	}
 	os, known := device.ParseOS(f.os)
 	switch {
-	case f.os == "" || f.tag == "":
-		return d, console.Usagef("--os and --asset-tag must be set, or --current-device")
+	case f.os == "" || f.tag == "" && f.ekHash == "":
+		return d, console.Usagef("--os and --asset-tag must be set, or --current-device; with --ek-hash a machine that tells no tag needs none")
 	case !known:
 		return d, console.Usagef("--os: %q is none of linux, macos, windows", f.os)
 	}
@@ -187,10 +195,11 @@ type tokenRequest struct {
 
 // enrollToken makes a device's token and prints how to spend it.
 func (t commands) enrollToken(ctx context.Context, c *client.Cluster, r tokenRequest) error {
-	token, expires, d, err := c.EnrollToken(ctx, r.ref, r.owner, r.ttl)
+	made, err := fleet.Of(c).EnrollToken(ctx, r.ref, r.owner, r.ttl)
 	if err != nil {
 		return err
 	}
+	token, expires, d := made.Secret, made.Expires, made.Device
 	shown := struct {
 		Token    string    `json:"token"`
 		Expires  time.Time `json:"expires"`

@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/fleet"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
-	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/tctl/tool"
 )
 
@@ -22,12 +23,17 @@ type deviceRow struct {
 	Attestation  string `json:"attestation,omitempty"`
 	Owner        string `json:"owner,omitempty"`
 	DeviceID     string `json:"device_id"`
+	// Noticed are the findings that nobody has accepted, by their words.
+	Noticed []string `json:"noticed,omitempty"`
 }
 
 func rowOf(d *device.Device) deviceRow {
 	r := deviceRow{AssetTag: d.AssetTag, OS: string(d.OSType), EnrollStatus: string(d.EnrollStatus), Owner: d.Owner, DeviceID: d.ID}
 	if r.EnrollStatus == "" {
 		r.EnrollStatus = string(device.NotEnrolled)
+	}
+	for _, f := range d.CloneHealth().Findings {
+		r.Noticed = append(r.Noticed, f.Reason)
 	}
 	if d.Source != nil {
 		r.Source = d.Source.Name
@@ -38,27 +44,80 @@ func rowOf(d *device.Device) deviceRow {
 	return r
 }
 
+type listFlags struct {
+	fleet.Listing
+	os     string
+	format console.Format
+}
+
 func (t commands) devicesList() *cobra.Command {
-	var format console.Format
-	c := tool.Command("ls", "List devices", "tctl devices ls", 0, func(ctx context.Context, _ []string) error {
-		c, err := t.Cluster(ctx)
-		if err != nil {
-			return err
-		}
-		list, err := c.List(ctx, manifest.Device)
-		if err != nil {
-			return err
-		}
-		rows := []deviceRow{}
-		for _, res := range list {
-			if d, ok := res.Spec.(*device.Device); ok {
-				rows = append(rows, rowOf(d))
-			}
-		}
-		return format.Print(t.Out, rows, func(w io.Writer) error { return printDevices(w, rows) })
-	})
-	tool.FormatFlag(c, &format)
+	var f listFlags
+	c := tool.Command("ls", "List devices", "tctl devices ls\n  tctl devices ls --os=linux --status=not_enrolled --limit=50", 0,
+		func(ctx context.Context, _ []string) error { return t.listDevices(ctx, f) })
+	fl := c.Flags()
+	fl.StringVar(&f.os, "os", "", "those of a system: linux, macos or windows")
+	fl.StringVar(&f.Status, "status", "", "enrolled or not_enrolled")
+	fl.StringVar(&f.Owner, "owner", "", "those that a user owns or has enrolled")
+	fl.StringVar(&f.Level, "level", "", "those of a level, such as tpm_ekcert_trusted")
+	fl.StringVar(&f.Finding, "noticed", "", "those of which something was noticed: a word such as boot_changed, or any")
+	fl.StringVar(&f.Query, "query", "", `those for which this holds, such as: resource.asset_tag.startsWith("PF")`)
+	fl.StringVar(&f.After, "after", "", "go on behind the device of this id")
+	fl.IntVar(&f.Limit, "limit", 0, "so many at most; all unless told")
+	tool.FormatFlag(c, &f.format)
 	return c
+}
+
+func (f *listFlags) check() error {
+	if f.os != "" {
+		os, known := device.ParseOS(f.os)
+		if f.OS = os; !known {
+			return console.Usagef("--os: %q is none of linux, macos, windows", f.os)
+		}
+	}
+	if s := device.EnrollStatus(f.Status); s != "" && s != device.Enrolled && s != device.NotEnrolled {
+		return console.Usagef("--status: %q is neither enrolled nor not_enrolled", f.Status)
+	}
+	if f.Level != "" && !device.Level(f.Level).Known() {
+		return console.Usagef("--level: %q is none of %v", f.Level, device.Levels())
+	}
+	if f.Limit < 0 {
+		return console.Usagef("--limit: %d is no number of devices", f.Limit)
+	}
+	return nil
+}
+
+// listDevices gathers pages until it has what was asked for.
+func (t commands) listDevices(ctx context.Context, f listFlags) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	c, err := t.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	rows, l := []deviceRow{}, f.Listing
+	for {
+		if f.Limit > 0 {
+			l.Limit = f.Limit - len(rows)
+		}
+		list, next, err := fleet.Of(c).List(ctx, l)
+		if err != nil {
+			return err
+		}
+		for _, d := range list {
+			rows = append(rows, rowOf(d))
+		}
+		if l.After = next; next == "" || f.Limit > 0 && len(rows) >= f.Limit {
+			break
+		}
+	}
+	if err := f.format.Print(t.Out, rows, func(w io.Writer) error { return printDevices(w, rows) }); err != nil {
+		return err
+	}
+	if l.After != "" {
+		fmt.Fprintf(t.Err, "There are more: tctl devices ls --limit=%d --after=%s\n", f.Limit, l.After)
+	}
+	return nil
 }
 
 func printDevices(w io.Writer, rows []deviceRow) error {
@@ -66,11 +125,20 @@ func printDevices(w io.Writer, rows []deviceRow) error {
 		_, err := fmt.Fprintln(w, "No devices found")
 		return err
 	}
+	header := []string{"Asset Tag", "OS", "Source", "Enroll Status", "Attestation", "Owner", "Device ID"}
+	noticed := slices.ContainsFunc(rows, func(r deviceRow) bool { return len(r.Noticed) > 0 })
+	if noticed {
+		header = append(header, "Noticed")
+	}
 	var cells [][]string
 	for _, r := range rows {
-		cells = append(cells, []string{r.AssetTag, device.OS(r.OS).Title(), r.Source, r.EnrollStatus, r.Attestation, r.Owner, r.DeviceID})
+		cell := []string{r.AssetTag, device.OS(r.OS).Title(), r.Source, r.EnrollStatus, r.Attestation, r.Owner, r.DeviceID}
+		if noticed {
+			cell = append(cell, strings.Join(r.Noticed, ", "))
+		}
+		cells = append(cells, cell)
 	}
-	console.Table(w, []string{"Asset Tag", "OS", "Source", "Enroll Status", "Attestation", "Owner", "Device ID"}, cells)
+	console.Table(w, header, cells)
 	return nil
 }
 
@@ -82,7 +150,7 @@ func (t commands) devicesTokens() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list, err := c.EnrollTokens(ctx)
+		list, err := fleet.Of(c).EnrollTokens(ctx)
 		if err != nil {
 			return err
 		}
@@ -97,7 +165,7 @@ func (t commands) devicesTokens() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.RevokeEnrollToken(ctx, r); err != nil {
+		if err := fleet.Of(c).RevokeEnrollToken(ctx, r); err != nil {
 			return err
 		}
 		fmt.Fprintf(t.Out, "Enrollment token of device %q removed\n", tool.Or(r.Tag, r.ID))
@@ -109,7 +177,7 @@ func (t commands) devicesTokens() *cobra.Command {
 	return c
 }
 
-func printEnrollTokens(w io.Writer, list []client.EnrollTokenInfo) error {
+func printEnrollTokens(w io.Writer, list []fleet.TokenInfo) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "No enrollment tokens found")
 		return err

@@ -22,7 +22,7 @@ import (
 // Commands are the package's commands of one run.
 func Commands(run *tool.Tool) []*cobra.Command {
 	t := commands{run}
-	return []*cobra.Command{t.users(), t.tokens()}
+	return []*cobra.Command{t.users(), t.bots(), t.tokens()}
 }
 
 type commands struct{ *tool.Tool }
@@ -199,13 +199,8 @@ func (t commands) removeAccount(ctx context.Context, name string, kind identity.
 	if err != nil {
 		return err
 	}
-	res, err := c.Get(ctx, manifest.User, name)
-	if err != nil {
+	if err := t.isOf(ctx, c, name, kind); err != nil {
 		return err
-	}
-	a, ok := res.Spec.(*identity.Account)
-	if !ok || (a.Kind == identity.Bot) != (kind == identity.Bot) {
-		return fault.New(fault.NotFound, "%s %q not found", kind, name).WithFix("tctl get user/%s", name)
 	}
 	if _, err := c.Delete(ctx, manifest.User, name); err != nil {
 		return err
@@ -218,11 +213,26 @@ func (t commands) removeAccount(ctx context.Context, name string, kind identity.
 	return nil
 }
 
+// isOf refuses an account of the other kind.
+func (t commands) isOf(ctx context.Context, c *client.Cluster, name string, kind identity.Kind) error {
+	res, err := c.Get(ctx, manifest.User, name)
+	if err != nil {
+		return err
+	}
+	if a, ok := res.Spec.(*identity.Account); !ok || (a.Kind == identity.Bot) != (kind == identity.Bot) {
+		return fault.New(fault.NotFound, "%s %q not found", kind, name).WithFix("tctl get user/%s", name)
+	}
+	return nil
+}
+
 func (t commands) usersReset() *cobra.Command {
 	var format console.Format
 	c := tool.Command("reset NAME", "Take a user's password and codes and print a new invite", "tctl users reset alice", 1, func(ctx context.Context, args []string) error {
 		c, err := t.Cluster(ctx)
 		if err != nil {
+			return err
+		}
+		if err := t.isOf(ctx, c, args[0], identity.Human); err != nil {
 			return err
 		}
 		i, err := c.ResetUser(ctx, args[0])

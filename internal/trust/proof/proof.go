@@ -1,11 +1,12 @@
-package trust
+// Package proof proves enrolled devices at a login, and looks at what the proof shows beside it: what the machine booted,
+// and whether its TPM's figures went on.
+package proof
 
 import (
 	"context"
 	"crypto/rand"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/sallyport/sallyport/internal/attestation"
 	"github.com/sallyport/sallyport/internal/ceremony"
@@ -14,12 +15,18 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/store"
+	"github.com/sallyport/sallyport/internal/trust"
 )
+
+// Service is the use case.
+type Service struct {
+	Trust *trust.Service
+}
 
 // Authenticate proves an enrolled device for a user: the device ceremony from its first message. The outcome is
 // recorded, whatever it is; the notices are for the person.
-func (s *Service) Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c Exchanger) (*identity.Device, []string, error) {
-	l := &proving{Service: s, exchanger: c, user: b.User, ev: event.Event{Kind: event.DeviceAuthenticate, User: b.User}}
+func (s *Service) Authenticate(ctx context.Context, b ceremony.Binding, hello []byte, c trust.Exchanger) (*identity.Device, []string, error) {
+	l := &proving{Service: s.Trust, exchanger: c, user: b.User, ev: event.Event{Kind: event.DeviceAuthenticate, User: b.User}}
 	dev, err := l.run(ctx, b, hello)
 	if err != nil {
 		return nil, nil, l.refused(ctx, err)
@@ -29,8 +36,8 @@ func (s *Service) Authenticate(ctx context.Context, b ceremony.Binding, hello []
 
 // proving is one login's device proof under way.
 type proving struct {
-	*Service
-	exchanger Exchanger
+	*trust.Service
+	exchanger trust.Exchanger
 	user      string
 	ev        event.Event
 	before    *device.Device
@@ -62,7 +69,7 @@ func (l *proving) run(ctx context.Context, b ceremony.Binding, hello []byte) (*i
 	if err != nil {
 		return nil, err
 	}
-	result, err := prove(ctx, await, ceremony.Ask{Credential: l.cred, Quote: quote}, l.exchanger)
+	result, err := trust.Prove(ctx, await, ceremony.Ask{Credential: l.cred, Quote: quote}, l.exchanger)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +86,7 @@ func (l *proving) commit(ctx context.Context, claims device.Data, result ceremon
 	if kept, ok := after.Credential(l.cred.ID); ok {
 		kept.Clock = l.clock(result.Credential.Clock)
 	}
-	after.Collected = collect(after.Collected, claims, l.Now())
+	after.Collected = trust.Collect(after.Collected, claims, l.Now())
 	after.Health = l.health
 	ops, err := l.Inventory.Update(l.before, &after, l.revision, l.Now())
 	if err != nil {
@@ -88,7 +95,7 @@ func (l *proving) commit(ctx context.Context, claims device.Data, result ceremon
 	l.ev.Success, l.ev.Message = true, l.findings()
 	if _, err := l.Audit.Record(ctx, l.ev, ops...); err != nil {
 		l.noticed = false
-		return nil, l.changed(err)
+		return nil, l.Changed(err)
 	}
 	msg, err := result.Welcome(ceremony.Welcome{DeviceID: after.ID, AssetTag: after.AssetTag, CredentialID: l.cred.ID, Level: l.cred.Attestation})
 	if err != nil {
@@ -129,7 +136,7 @@ func (l *proving) refused(ctx context.Context, why error) error {
 			return why
 		}
 	}
-	return l.fail(ctx, l.ev, why)
+	return l.Fail(ctx, l.ev, why)
 }
 
 // keep records the failure together with what was noticed; false where the device was changed meanwhile.
@@ -148,7 +155,7 @@ func unknownCredential() error {
 }
 
 // credential finds the credential that a Hello names, of a device that the user may log in from.
-func (s *Service) credential(ctx context.Context, info ceremony.HelloInfo, user string) (*device.Device, *device.Credential, uint64, error) {
+func (s *proving) credential(ctx context.Context, info ceremony.HelloInfo, user string) (*device.Device, *device.Credential, uint64, error) {
 	d, revision, err := s.Inventory.ByCredential(ctx, info.CredentialID)
 	if err != nil {
 		return nil, nil, 0, err
@@ -169,39 +176,4 @@ func (s *Service) credential(ctx context.Context, info ceremony.HelloInfo, user 
 			WithCause("the cluster does not take software keys any more")
 	}
 	return d, cred, revision, nil
-}
-
-// prove runs the middle of every ceremony.
-func prove(ctx context.Context, await *ceremony.AwaitChallenge, ask ceremony.Ask, c Exchanger) (ceremony.Result, error) {
-	challenge, awaitProof, err := await.Challenge(ask)
-	if err != nil {
-		return ceremony.Result{}, err
-	}
-	proof, err := c.Exchange(ctx, challenge)
-	if err != nil {
-		return ceremony.Result{}, err
-	}
-	return finish(ctx, awaitProof, proof, c)
-}
-
-// finish judges a proof, and gathers the event log that follows a quote.
-func finish(ctx context.Context, await *ceremony.AwaitProof, proof []byte, c Exchanger) (ceremony.Result, error) {
-	result, log, err := await.Proof(proof)
-	for more := log != nil; more && err == nil; {
-		var piece []byte
-		if piece, err = c.Receive(ctx); err == nil {
-			result, more, err = log.Log(piece)
-		}
-	}
-	return result, err
-}
-
-// collect keeps the newest collections.
-func collect(have []device.Data, d device.Data, now time.Time) []device.Data {
-	d.CollectTime = now.UTC()
-	have = append(slices.Clone(have), d)
-	if len(have) > keepData {
-		have = have[len(have)-keepData:]
-	}
-	return have
 }

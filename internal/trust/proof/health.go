@@ -1,4 +1,4 @@
-package trust
+package proof
 
 import (
 	"context"
@@ -71,7 +71,7 @@ func (l *proving) clock(next *device.Clock) *device.Clock {
 // judgeTag notes a machine that says another asset tag than its record. What could not be read is compared with nothing.
 func (l *proving) judgeTag(claims device.Data, now time.Time) {
 	tag := hostinfo.Tag(claims)
-	if claims.OSType == "" || tag == "" || ekTag(l.before.AssetTag) {
+	if claims.OSType == "" || tag == "" || strings.HasPrefix(l.before.AssetTag, "ek-") {
 		return
 	}
 	if tag == l.before.AssetTag {

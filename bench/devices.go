@@ -1,0 +1,343 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/attestation"
+	"github.com/sallyport/sallyport/internal/bootlog"
+	"github.com/sallyport/sallyport/internal/ceremony"
+	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/fleet"
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/tpm"
+	"github.com/sallyport/sallyport/internal/swtpm"
+	"github.com/sallyport/sallyport/internal/swtpm/firmware"
+)
+
+// zeros are the nonces of these ceremonies, so that one proof can be judged again and again.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// lap gathers how long each step took, by its name.
+type lap struct {
+	names []string
+	took  map[string][]time.Duration
+}
+
+func (l *lap) step(name string, f func() error) error {
+	began := time.Now()
+	err := f()
+	if l.took[name] == nil {
+		l.names = append(l.names, name)
+	}
+	l.took[name] = append(l.took[name], time.Since(began))
+	return err
+}
+
+func (l *lap) rows(prefix string) []row {
+	var out []row
+	for _, n := range l.names {
+		all := slices.Sorted(slices.Values(l.took[n]))
+		out = append(out, row{prefix + n, fmt.Sprintf("%.2f ms", float64(all[len(all)/2].Microseconds())/1000), "", "", ""})
+	}
+	return out
+}
+
+// proving is a machine of its own, towards a judge of its own.
+type proving struct {
+	dev   *tpm.Device
+	dir   string
+	judge ceremony.Judge
+	cred  device.Credential
+}
+
+// proofs measures enrollment and login on swtpm step by step, and what a login proof costs the server.
+func (w *world) proofs(context.Context) ([]row, error) {
+	dir := filepath.Join(w.dir, "proofs")
+	ca := swtpm.Options{EKCert: true, CA: swtpm.NewCA(cleaner{w})}
+	e, err := swtpm.Launch(filepath.Join(dir, "tpm"), ca)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	boot := firmware.Boot{SecureBoot: true, Loader: "shim", DBX: 20 << 10}.Events()
+	if err := e.Raw(func(c *swtpm.Conn) error { return firmware.Extend(c, boot) }); err != nil {
+		return nil, err
+	}
+	log := filepath.Join(dir, "log")
+	if err := errors.Join(os.WriteFile(log, firmware.Log(boot), 0o600), os.Setenv("TSH_EVENTLOG", log)); err != nil {
+		return nil, err
+	}
+	pem, err := ca.CA.PEM()
+	if err != nil {
+		return nil, err
+	}
+	roots, err := attestation.ParseRoots(pem)
+	if err != nil {
+		return nil, err
+	}
+	p := &proving{dev: tpm.Open(filepath.Join(dir, "device"), e.Socket), dir: dir, judge: attestation.NewJudge(roots, false, time.Now())}
+	enroll, login, quoted := &lap{took: map[string][]time.Duration{}}, &lap{took: map[string][]time.Duration{}}, &lap{took: map[string][]time.Duration{}}
+	for range 15 {
+		for _, x := range []struct {
+			l *lap
+			p ceremony.Purpose
+			q bool
+		}{{enroll, ceremony.Enroll, false}, {login, ceremony.Login, false}, {quoted, ceremony.Login, true}} {
+			if _, err := p.run(x.l, x.p, x.q); err != nil {
+				return nil, err
+			}
+		}
+	}
+	rows := slices.Concat(enroll.rows("enrollment, swtpm: "), login.rows("login proof, swtpm: "))
+	for _, r := range quoted.rows("login with a quote, swtpm: ") {
+		if r.what == "login with a quote, swtpm: proof (TPM2_Certify)" || r.what == "login with a quote, swtpm: server judges" {
+			rows = append(rows, r)
+		}
+	}
+	cost, err := p.cost()
+	return append(rows, cost), err
+}
+
+// ceremony is one that was run, to be judged again.
+type messages struct {
+	binding      ceremony.Binding
+	hello, proof []byte
+}
+
+// run is one ceremony, step by step.
+func (p *proving) run(l *lap, purpose ceremony.Purpose, quote bool) (messages, error) {
+	var key hwkey.Key
+	var a hwkey.Attestor
+	var m messages
+	var answers [][]byte
+	var challenge []byte
+	var next *ceremony.AwaitingChallenge
+	var await *ceremony.AwaitProof
+	var result ceremony.Result
+	in, ask := ceremony.Introduction{CredentialID: p.cred.ID}, ceremony.Ask{Credential: &p.cred, Quote: quote}
+	if purpose == ceremony.Enroll {
+		in, ask = ceremony.Introduction{Token: "token"}, ceremony.Ask{}
+	}
+	steps := []struct {
+		name string
+		f    func() error
+	}{
+		{"session key (TPM2_Create)", func() (err error) { key, err = p.dev.NewSession(filepath.Join(p.dir, "session.key")); return err }},
+		{"device key", func() (err error) {
+			if purpose == ceremony.Enroll {
+				a, err = p.dev.Enroll(key)
+			} else {
+				a, err = p.dev.Login(key)
+			}
+			return err
+		}},
+		{"evidence", func() error {
+			spki, err := spkiOf(key)
+			if err != nil {
+				return err
+			}
+			m.binding = ceremony.Binding{Purpose: purpose, ClusterCA: make([]byte, 32), User: "alice", SessionKey: spki}
+			prover, err := ceremony.NewProver(m.binding, a)
+			if err != nil {
+				return err
+			}
+			m.hello, next, err = prover.Hello(in)
+			return err
+		}},
+		{"server challenges", func() error {
+			v, err := ceremony.NewVerifier(m.binding, p.judge, zeros{})
+			if err != nil {
+				return err
+			}
+			_, c, err := v.Hello(m.hello)
+			if err != nil {
+				return err
+			}
+			challenge, await, err = c.Challenge(ask)
+			return err
+		}},
+		{"proof (TPM2_Certify)", func() (err error) { answers, _, err = next.Proof(challenge); return err }},
+		{"server judges", func() error {
+			m.proof = answers[0]
+			r, log, err := await.Proof(answers[0])
+			for _, piece := range answers[1:] {
+				if err == nil {
+					r, _, err = log.Log(piece)
+				}
+			}
+			if result = r; err == nil && quote {
+				_, err = bootlog.Judge(r.Quote.Log, r.Quote.PCRs)
+			}
+			return err
+		}},
+	}
+	for _, s := range steps {
+		name := s.name
+		if purpose == ceremony.Enroll && name == "proof (TPM2_Certify)" {
+			name = "proof (TPM2_ActivateCredential, TPM2_Certify)"
+		}
+		if err := l.step(name, s.f); err != nil {
+			return m, fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	if purpose == ceremony.Enroll {
+		p.cred = result.Credential
+		p.cred.ID = "c"
+		return m, a.Keep(hwkey.Enrollment{CredentialID: "c", Level: p.cred.Attestation})
+	}
+	return m, nil
+}
+
+// cost counts how often one core judges a login proof: from the first message to the last, without what the store does.
+func (p *proving) cost() (row, error) {
+	m, err := p.run(&lap{took: map[string][]time.Duration{}}, ceremony.Login, false)
+	if err != nil {
+		return row{}, err
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	n, began := 0, time.Now()
+	for ; time.Since(began) < 3*time.Second; n++ {
+		v, err := ceremony.NewVerifier(m.binding, p.judge, zeros{})
+		if err != nil {
+			return row{}, err
+		}
+		_, c, err := v.Hello(m.hello)
+		if err != nil {
+			return row{}, err
+		}
+		_, await, err := c.Challenge(ceremony.Ask{Credential: &p.cred})
+		if err != nil {
+			return row{}, err
+		}
+		if _, _, err := await.Proof(m.proof); err != nil {
+			return row{}, err
+		}
+	}
+	return row{"login proofs judged, one core", fmt.Sprintf("%.0f/s", float64(n)/time.Since(began).Seconds()), "", "", "≥ 2,000/s"}, nil
+}
+
+// devices is how large the inventory is.
+const devices = 100_000
+
+// fleet measures a cluster with many devices: importing them, its first page, and a login beside them.
+func (w *world) fleet(ctx context.Context) ([]row, error) {
+	out, _, err := w.server("fleet", "fleet")
+	if err != nil {
+		return nil, err
+	}
+	f := *w
+	f.env = append(w.env[:len(w.env):len(w.env)], "SALLYPORT_DATA_DIR="+filepath.Join(w.dir, "fleet"), "TSH_HOME="+filepath.Join(w.dir, "fleet-tsh"))
+	pin, proxy := regexp.MustCompile(`CA pin +(\S+)`).FindStringSubmatch(out), regexp.MustCompile(`people type ([^)]+)\)`).FindStringSubmatch(out)
+	for _, s := range [][]string{
+		{"tctl", "users", "add", "alice", "--roles=access,editor", "--logins=root", "--password-file=-"},
+		{"tsh", "login", "--proxy=" + proxy[1], "--ca-pin=" + pin[1], "--user=alice"},
+		{"tsh", "device", "enroll", "--current-device"},
+	} {
+		if err := f.run(ctx, password, s[0], s[1:]...); err != nil {
+			return nil, err
+		}
+	}
+	login := func() error { return f.run(ctx, password, "tsh", "login", "--user=alice") }
+	before, err := median(15, login)
+	if err != nil {
+		return nil, err
+	}
+	c := client.Local(filepath.Join(w.dir, "fleet", "admin.sock"))
+	defer c.Close()
+	rate, err := importMany(ctx, fleet.Of(c))
+	if err != nil {
+		return nil, err
+	}
+	sync, err := fsync(w.dir)
+	if err != nil {
+		return nil, err
+	}
+	after, err := median(15, login)
+	if err != nil {
+		return nil, err
+	}
+	page, err := median(30, func() error {
+		list, _, err := fleet.Of(c).List(ctx, fleet.Listing{Limit: 100})
+		if err == nil && len(list) != 100 {
+			err = fmt.Errorf("a page of %d devices", len(list))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return []row{
+		{fmt.Sprintf("import of %d devices, 24 to a transaction with tag index and events", devices), fmt.Sprintf("%.0f/s", rate), "fsync of this disk: " + ms(sync), "", "≥ 2,000/s"},
+		{fmt.Sprintf("first page of %d devices (100 of them)", devices), ms(page), "", "", "≤ 20 ms"},
+		{fmt.Sprintf("login with device proof beside %d devices", devices), ms(after), "beside 1: " + ms(before), ratio(after, before), "unchanged"},
+	}, nil
+}
+
+// importMany imports in calls of the largest size, four at a time, as an administrator's scripts would.
+func importMany(ctx context.Context, f *fleet.Fleet) (float64, error) {
+	began := time.Now()
+	starts := make(chan int)
+	errs := make(chan error, 4)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for at := range starts {
+				var list []device.Device
+				for i := range fleet.MaxImport {
+					list = append(list, device.Device{OSType: device.Windows, AssetTag: fmt.Sprintf("PC-%06d", at+i), Owner: "alice"})
+				}
+				done, err := f.Import(ctx, list, "csv", false)
+				for _, d := range done {
+					if err == nil && d.Outcome != "created" {
+						err = fmt.Errorf("a device was %s: %s", d.Outcome, d.Reason)
+					}
+				}
+				if err != nil {
+					select {
+					case errs <- err:
+					default:
+					}
+				}
+			}
+		})
+	}
+	for at := 0; at < devices; at += fleet.MaxImport {
+		starts <- at
+	}
+	close(starts)
+	wg.Wait()
+	select {
+	case err := <-errs:
+		return 0, err
+	default:
+	}
+	return devices / time.Since(began).Seconds(), nil
+}
+
+// fsync is how long the disk takes to keep 4 KiB.
+func fsync(dir string) (time.Duration, error) {
+	f, err := os.CreateTemp(dir, "fsync")
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	block := make([]byte, 4096)
+	return median(50, func() error {
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+		return f.Sync()
+	})
+}

@@ -1,0 +1,44 @@
+package tsh
+
+import (
+	"context"
+
+	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/hostinfo"
+	"github.com/sallyport/sallyport/internal/hwkey"
+)
+
+// autoEnroll enrolls this device behind a login without one, where the cluster has registered devices enroll by
+// themselves and this one is registered. What keeps it from being tried is nobody's business; a try that fails is told.
+func (a *app) autoEnroll(ctx context.Context, s *state) {
+	if s.login == nil || s.login.Identity.Device != nil {
+		return
+	}
+	c := s.call()
+	defer c.Close()
+	hello, err := c.Hello(ctx)
+	if err != nil || !hello.AutoEnroll {
+		return
+	}
+	dev, err := a.device(s, false)
+	if err != nil {
+		return
+	}
+	if _, err := dev.Enrollment(); !fault.Because(err, hwkey.ErrNotEnrolled.Reason) {
+		return
+	}
+	e := &enrolling{app: a, state: s, auto: true}
+	e.claims, e.tag = hostinfo.Collect(cluster.Version, a.now())
+	if e.tag == "" {
+		if e.tag, err = dev.Tag(); err != nil || e.tag == "" {
+			return
+		}
+	}
+	st, err := c.MyDevice(ctx, client.DeviceRef{Tag: e.tag, OS: e.claims.OSType})
+	if err != nil || !st.Registered || st.Enrolled {
+		return
+	}
+	a.warnAboutDevice(e.run(ctx, dev))
+}
