@@ -78,7 +78,7 @@ var (
 	ErrMoved = fault.New(fault.Denied, "the device key is another machine's: the disk was moved, or the files were copied").
 			WithReason("device_moved").WithFix("tsh device enroll --current-device")
 	ErrTagChanged = fault.New(fault.Conflict, "this machine's asset tag is another than at its enrollment").WithReason("tag_changed").
-			WithFix("tsh device enroll --current-device")
+			WithFix("ask a device admin: tctl devices accept --asset-tag=TAG")
 	ErrFirmwareChanged = fault.New(fault.Conflict, "the TPM's firmware is another than at the enrollment").WithReason("tpm_firmware_changed").
 				WithFix("tsh device enroll --current-device   (the cluster then knows the new one)")
 	ErrNoParent = fault.New(fault.Unavailable, "the TPM has no storage key and its owner password is set").

@@ -64,10 +64,10 @@ func Activate(q Request) ([]byte, error) {
 	if err := f.SetDeadline(time.Now().Add(exchangeTime)); err != nil {
 		return nil, ErrElevation.Wrapping(err)
 	}
-	if err := send(f, q); err != nil {
-		return nil, ErrElevation.Wrapping(err).WithCause("%v", err)
+	var secret []byte
+	if err = send(f, q); err == nil {
+		secret, err = readAnswer(f)
 	}
-	secret, err := readAnswer(f)
 	var told *fault.Error
 	if err != nil && !errors.As(err, &told) {
 		return nil, ErrElevation.Wrapping(err).WithCause("it gave no answer: %v", err)
