@@ -331,7 +331,7 @@ func TestActivation(t *testing.T) {
 // TestUnits runs the tests of Windows files as Windows programs.
 func TestUnits(t *testing.T) {
 	p := boot(t)
-	for _, pkg := range []string{"hwkey", "hwkey/elevation", "hostinfo"} {
+	for _, pkg := range []string{"hwkey", "hwkey/elevation", "hostinfo", "profile"} {
 		t.Run(pkg, func(t *testing.T) {
 			dir := t.TempDir()
 			exe := filepath.Join(dir, "units.exe")
