@@ -298,7 +298,7 @@ const agents = 1000
 
 // heartbeats follows the feed of an auth server of its own as a thousand agents, and reads what it costs there.
 func (w *world) heartbeats(ctx context.Context) ([]row, error) {
-	out, cmd, err := w.server("fleet", "fleet")
+	out, cmd, err := w.server("agents", "agents")
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +310,7 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	address := client.Address{Addr: proxy[1], Cluster: authority.Subject.CommonName, Authority: authority}
-	admin := client.Local(filepath.Join(w.dir, "fleet", "admin.sock"))
+	admin := client.Local(filepath.Join(w.dir, "agents", "admin.sock"))
 	defer admin.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -337,13 +337,13 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 		}
 	}
 	time.Sleep(5 * time.Second)
-	before, err := cpuTime(cmd.Process.Pid)
+	before, err := processTime(cmd.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
 	const measured = 30 * time.Second
 	time.Sleep(measured)
-	after, err := cpuTime(cmd.Process.Pid)
+	after, err := processTime(cmd.Process.Pid)
 	oldest := time.Duration(0)
 	for _, m := range mirrors {
 		_, age := m.Current()
@@ -378,8 +378,8 @@ func join(ctx context.Context, admin *client.Cluster, address client.Address) (*
 	return &tls.Certificate{Certificate: [][]byte{got.TLS}, PrivateKey: key, Leaf: leaf}, err
 }
 
-// cpuTime is what a process has used, of user and system time, in clock ticks of 10 ms.
-func cpuTime(pid int) (time.Duration, error) {
+// processTime is what a process has used, of user and system time, in clock ticks of 10 ms.
+func processTime(pid int) (time.Duration, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/attestation"
@@ -110,103 +112,138 @@ func (w *world) proofs(context.Context) ([]row, error) {
 	return append(rows, cost), err
 }
 
-// ceremony is one that was run, to be judged again.
+// messages are of one ceremony that was run, to be judged again.
 type messages struct {
 	binding      ceremony.Binding
 	hello, proof []byte
 }
 
+// exchange is one ceremony under way, each step of it a method.
+type exchange struct {
+	*proving
+	messages
+	purpose   ceremony.Purpose
+	quote     bool
+	key       hwkey.Key
+	attestor  hwkey.Attestor
+	next      *ceremony.AwaitingChallenge
+	await     *ceremony.AwaitProof
+	challenge []byte
+	answers   [][]byte
+	result    ceremony.Result
+}
+
+func (x *exchange) sessionKey() (err error) {
+	x.key, err = x.dev.NewSession(filepath.Join(x.dir, "session.key"))
+	return err
+}
+
+func (x *exchange) deviceKey() (err error) {
+	if x.purpose == ceremony.Enroll {
+		x.attestor, err = x.dev.Enroll(x.key)
+	} else {
+		x.attestor, err = x.dev.Login(x.key)
+	}
+	return err
+}
+
+func (x *exchange) evidence() error {
+	spki, err := x509.MarshalPKIXPublicKey(x.key.Public())
+	if err != nil {
+		return err
+	}
+	x.binding = ceremony.Binding{Purpose: x.purpose, ClusterCA: make([]byte, 32), User: "alice", SessionKey: spki}
+	prover, err := ceremony.NewProver(x.binding, x.attestor)
+	if err != nil {
+		return err
+	}
+	in := ceremony.Introduction{CredentialID: x.cred.ID}
+	if x.purpose == ceremony.Enroll {
+		in = ceremony.Introduction{Token: "token"}
+	}
+	x.hello, x.next, err = prover.Hello(in)
+	return err
+}
+
+func (x *exchange) challenges() error {
+	v, err := ceremony.NewVerifier(x.binding, x.judge, zeros{})
+	if err != nil {
+		return err
+	}
+	_, c, err := v.Hello(x.hello)
+	if err != nil {
+		return err
+	}
+	ask := ceremony.Ask{Credential: &x.cred, Quote: x.quote}
+	if x.purpose == ceremony.Enroll {
+		ask = ceremony.Ask{}
+	}
+	x.challenge, x.await, err = c.Challenge(ask)
+	return err
+}
+
+func (x *exchange) prove() (err error) {
+	x.answers, _, err = x.next.Proof(x.challenge)
+	return err
+}
+
+func (x *exchange) judges() error {
+	x.proof = x.answers[0]
+	r, log, err := x.await.Proof(x.answers[0])
+	for _, piece := range x.answers[1:] {
+		if err == nil {
+			r, _, err = log.Log(piece)
+		}
+	}
+	if x.result = r; err == nil && x.quote {
+		_, err = bootlog.Judge(r.Quote.Log, r.Quote.PCRs)
+	}
+	return err
+}
+
 // run is one ceremony, step by step.
 func (p *proving) run(l *lap, purpose ceremony.Purpose, quote bool) (messages, error) {
-	var key hwkey.Key
-	var a hwkey.Attestor
-	var m messages
-	var answers [][]byte
-	var challenge []byte
-	var next *ceremony.AwaitingChallenge
-	var await *ceremony.AwaitProof
-	var result ceremony.Result
-	in, ask := ceremony.Introduction{CredentialID: p.cred.ID}, ceremony.Ask{Credential: &p.cred, Quote: quote}
+	x := &exchange{proving: p, purpose: purpose, quote: quote}
+	proof := "proof (TPM2_Certify)"
 	if purpose == ceremony.Enroll {
-		in, ask = ceremony.Introduction{Token: "token"}, ceremony.Ask{}
+		proof = "proof (TPM2_ActivateCredential, TPM2_Certify)"
 	}
-	steps := []struct {
+	for _, s := range []struct {
 		name string
 		f    func() error
-	}{
-		{"session key (TPM2_Create)", func() (err error) { key, err = p.dev.NewSession(filepath.Join(p.dir, "session.key")); return err }},
-		{"device key", func() (err error) {
-			if purpose == ceremony.Enroll {
-				a, err = p.dev.Enroll(key)
-			} else {
-				a, err = p.dev.Login(key)
-			}
-			return err
-		}},
-		{"evidence", func() error {
-			spki, err := spkiOf(key)
-			if err != nil {
-				return err
-			}
-			m.binding = ceremony.Binding{Purpose: purpose, ClusterCA: make([]byte, 32), User: "alice", SessionKey: spki}
-			prover, err := ceremony.NewProver(m.binding, a)
-			if err != nil {
-				return err
-			}
-			m.hello, next, err = prover.Hello(in)
-			return err
-		}},
-		{"server challenges", func() error {
-			v, err := ceremony.NewVerifier(m.binding, p.judge, zeros{})
-			if err != nil {
-				return err
-			}
-			_, c, err := v.Hello(m.hello)
-			if err != nil {
-				return err
-			}
-			challenge, await, err = c.Challenge(ask)
-			return err
-		}},
-		{"proof (TPM2_Certify)", func() (err error) { answers, _, err = next.Proof(challenge); return err }},
-		{"server judges", func() error {
-			m.proof = answers[0]
-			r, log, err := await.Proof(answers[0])
-			for _, piece := range answers[1:] {
-				if err == nil {
-					r, _, err = log.Log(piece)
-				}
-			}
-			if result = r; err == nil && quote {
-				_, err = bootlog.Judge(r.Quote.Log, r.Quote.PCRs)
-			}
-			return err
-		}},
-	}
-	for _, s := range steps {
-		name := s.name
-		if purpose == ceremony.Enroll && name == "proof (TPM2_Certify)" {
-			name = "proof (TPM2_ActivateCredential, TPM2_Certify)"
-		}
-		if err := l.step(name, s.f); err != nil {
-			return m, fmt.Errorf("%s: %w", s.name, err)
+	}{{"session key (TPM2_Create)", x.sessionKey}, {"device key", x.deviceKey}, {"evidence", x.evidence}, {"server challenges", x.challenges},
+		{proof, x.prove}, {"server judges", x.judges}} {
+		if err := l.step(s.name, s.f); err != nil {
+			return x.messages, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	if purpose == ceremony.Enroll {
-		p.cred = result.Credential
+		p.cred = x.result.Credential
 		p.cred.ID = "c"
-		return m, a.Keep(hwkey.Enrollment{CredentialID: "c", Level: p.cred.Attestation})
+		return x.messages, x.attestor.Keep(hwkey.Enrollment{CredentialID: "c", Level: p.cred.Attestation})
 	}
-	return m, nil
+	return x.messages, nil
+}
+
+// cpuTime is what this process has used of processors.
+func cpuTime() (time.Duration, error) {
+	var u syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
 }
 
 // cost counts how often one core judges a login proof: from the first message to the last, without what the store does.
+// The seconds are those of the processor, so that a busy machine counts alike.
 func (p *proving) cost() (row, error) {
 	m, err := p.run(&lap{took: map[string][]time.Duration{}}, ceremony.Login, false)
 	if err != nil {
 		return row{}, err
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	before, err := cpuTime()
+	if err != nil {
+		return row{}, err
+	}
 	n, began := 0, time.Now()
 	for ; time.Since(began) < 3*time.Second; n++ {
 		v, err := ceremony.NewVerifier(m.binding, p.judge, zeros{})
@@ -225,7 +262,8 @@ func (p *proving) cost() (row, error) {
 			return row{}, err
 		}
 	}
-	return row{"login proofs judged, one core", fmt.Sprintf("%.0f/s", float64(n)/time.Since(began).Seconds()), "", "", "≥ 2,000/s"}, nil
+	after, err := cpuTime()
+	return row{"login proofs judged, a second of one core", fmt.Sprintf("%.0f", float64(n)/(after-before).Seconds()), "", "", "≥ 2,000"}, err
 }
 
 // devices is how large the inventory is.

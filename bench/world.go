@@ -101,7 +101,7 @@ func (w *world) server(data, node string) (string, *exec.Cmd, error) {
 	}
 	defer outFile.Close()
 	cmd := exec.Command(filepath.Join(w.bin, "sallyport"), "start", "-c", file)
-	cmd.Stdout, cmd.Stderr = outFile, nil
+	cmd.Stdout, cmd.Stderr = outFile, outFile
 	if err := cmd.Start(); err != nil {
 		return "", nil, err
 	}
@@ -113,7 +113,8 @@ func (w *world) server(data, node string) (string, *exec.Cmd, error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return "", nil, fmt.Errorf("the server did not come up")
+	raw, _ := os.ReadFile(outFile.Name())
+	return "", nil, fmt.Errorf("the server did not come up: %s", raw)
 }
 
 // sshd starts the machine's sshd on a loopback port, with a key file for root.

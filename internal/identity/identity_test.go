@@ -33,7 +33,7 @@ func alice() *User {
 		Traits: map[string][]string{"logins": {"root", "ubuntu"}}, KeyPolicy: KeyHardware, Grant: Grant{PTY: true, PortForwarding: true},
 		Device: &Device{ID: "3dce29fc-88f6-4852-9bc1-23d797c59d72", AssetTag: "C00AA0AAAA0A", CredentialID: "cc42f454-f827-4f3a-a541-54fddf81d99c",
 			Level: device.LevelTPMTrusted, OS: device.Linux, Claims: device.Claims{OSVersion: "12"}},
-		LoginIP: netip.MustParseAddr("203.0.113.7"), Validity: Validity{IssuedAt: issued, Expires: issued.Truncate(time.Second).Add(12 * time.Hour)}}
+		LoginIP: netip.MustParseAddr("203.0.113.7"), MFADevice: "0d7c3f0e-6a0b-4f5e-9d8e-3f8f6a2b1c00", Validity: Validity{Serial: "7", IssuedAt: issued, Expires: issued.Truncate(time.Second).Add(12 * time.Hour)}}
 }
 
 func sshCert(t testing.TB, u *User, edit func(*ssh.Certificate)) *ssh.Certificate {
@@ -50,7 +50,7 @@ func sshCert(t testing.TB, u *User, edit func(*ssh.Certificate)) *ssh.Certificat
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &ssh.Certificate{Key: public, Serial: 1, CertType: ssh.UserCert, KeyId: u.Name, ValidPrincipals: []string{"root"}, Permissions: perms,
+	c := &ssh.Certificate{Key: public, Serial: 7, CertType: ssh.UserCert, KeyId: u.Name, ValidPrincipals: []string{"root"}, Permissions: perms,
 		ValidAfter: uint64(issued.Add(-Backdate).Unix()), ValidBefore: uint64(u.Validity.Expires.Unix())}
 	if edit != nil {
 		edit(c)
@@ -71,7 +71,7 @@ func x509Cert(t testing.TB, fill func(*x509.Certificate) error, edit func(*x509.
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: issued.Add(-Backdate), NotAfter: issued.Truncate(time.Second).Add(12 * time.Hour), BasicConstraintsValid: true}
+	c := &x509.Certificate{SerialNumber: big.NewInt(7), NotBefore: issued.Add(-Backdate), NotAfter: issued.Truncate(time.Second).Add(12 * time.Hour), BasicConstraintsValid: true}
 	if err := fill(c); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +154,9 @@ func TestA2xSSH(t *testing.T) {
 		{"another device beside", func(c *ssh.Certificate) { c.Extensions[ExtDeviceTag] = "OTHER" }, "teleport-device-asset-tag does not agree"},
 		{"a right in the name alone", func(c *ssh.Certificate) { c.Extensions[extAgent] = "" }, "permit-agent-forwarding does not agree"},
 		{"an address in the option alone", func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{optSourceAddress: "1.2.3.4/32"} }, "source-address does not agree"},
+		{"another serial number beside", func(c *ssh.Certificate) { c.Serial = 8 }, "serial number does not agree"},
+		{"a serial number that is none", swap(`"serial":"7"`, `"serial":"-7"`), "serial number that is none"},
+		{"a second factor with a comma", swap(`"mfa_device":"`, `"mfa_device":"a,`), "second factor"},
 		{"a role with a comma", swap(`"access"`, `"a,b"`), "role name"},
 		{"data behind", func(c *ssh.Certificate) { c.Extensions[ExtIdentity] += "{}" }, "data behind the end"},
 		{"too large", func(c *ssh.Certificate) { c.Extensions[ExtIdentity] += strings.Repeat(" ", maxAttributes) }, "too large"},

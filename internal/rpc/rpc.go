@@ -24,6 +24,8 @@ import (
 	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/roster"
+	rpccensus "github.com/sallyport/sallyport/internal/rpc/census"
+	rpcfeed "github.com/sallyport/sallyport/internal/rpc/feed"
 	"github.com/sallyport/sallyport/internal/rpc/fleet"
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/trust"
@@ -57,8 +59,6 @@ type Server struct {
 	now    func() time.Time
 	http   *http.Server
 	local  *http.Server
-
-	printed printed
 }
 
 // New makes a server; certificate gives auth's own TLS certificate, which is renewed meanwhile.
@@ -112,8 +112,9 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(sallyportv1connect.NewFleetServiceHandler(&fleet.Handler{Use: s.use.Fleet, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewMembershipServiceHandler(&membershipHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewRosterServiceHandler(&rosterHandler{s}, opts...))
-	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&feedHandler{s}, opts...))
-	mux.Handle(sallyportv1connect.NewSessionServiceHandler(&sessionHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&rpcfeed.Handler{Feed: s.use.Feed, Membership: s.use.Membership, Census: s.use.Census,
+		Audit: s.use.Audit, Caller: caller, Now: s.now, Log: s.log}, opts...))
+	mux.Handle(sallyportv1connect.NewSessionServiceHandler(&rpccensus.Handler{Use: s.use.Census, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewEventServiceHandler(&eventHandler{s}, opts...))
 	return mux
 }

@@ -1,4 +1,4 @@
-package rpc
+package feed
 
 import (
 	"testing"
@@ -15,7 +15,7 @@ func TestA13OtherHosts(t *testing.T) {
 		manifest.New(&identity.Server{ID: "other", Role: identity.RoleNode}, 0)},
 		Removed: []snapshot.Ref{{Kind: manifest.Node, Name: "own"}, {Kind: manifest.Node, Name: "other"}, {Kind: manifest.Lock, Name: "l"}}}
 	for role, want := range map[identity.HostRole][2]int{identity.RoleNode: {1, 2}, identity.RoleProxy: {2, 3}} {
-		f := &follower{feedHandler: &feedHandler{&Server{now: time.Now}}, host: identity.Host{ID: "own", Role: role}}
+		f := &follower{Handler: &Handler{Now: time.Now}, host: identity.Host{ID: "own", Role: role}}
 		m, err := f.message(c)
 		if err != nil || len(m.Put) != want[0] || len(m.Removed) != want[1] || m.Revision != 7 {
 			t.Errorf("a %s: %d put, %d removed: %v", role, len(m.Put), len(m.Removed), err)

@@ -1,8 +1,9 @@
-package rpc
+package feed
 
 import (
 	"sync"
 
+	pb "github.com/sallyport/sallyport/api/sallyport/v1"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/wire"
 )
@@ -13,11 +14,11 @@ const printedMost = 20000
 // printed keeps resources as they go out, for a thousand hosts are told of the same one.
 type printed struct {
 	mu   sync.Mutex
-	kept map[*manifest.Resource]*resourceMessage // guarded by mu
+	kept map[*manifest.Resource]*pb.Resource // guarded by mu
 }
 
 // resource is a resource as it goes out. Nobody may change either.
-func (p *printed) resource(r *manifest.Resource) (*resourceMessage, error) {
+func (p *printed) resource(r *manifest.Resource) (*pb.Resource, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if m := p.kept[r]; m != nil {
@@ -28,7 +29,7 @@ func (p *printed) resource(r *manifest.Resource) (*resourceMessage, error) {
 		return nil, err
 	}
 	if p.kept == nil || len(p.kept) >= printedMost {
-		p.kept = map[*manifest.Resource]*resourceMessage{}
+		p.kept = map[*manifest.Resource]*pb.Resource{}
 	}
 	p.kept[r] = m
 	return m, nil

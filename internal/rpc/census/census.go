@@ -1,4 +1,5 @@
-package rpc
+// Package census answers SessionService: it carries requests to the use case and back.
+package census
 
 import (
 	"context"
@@ -7,13 +8,19 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/sallyport/sallyport/api/sallyport/v1"
+	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
 )
 
-type sessionHandler struct{ s *Server }
+// Handler is a sallyportv1connect.SessionServiceHandler. Caller tells who makes a call.
+type Handler struct {
+	Use    *census.Service
+	Caller func(context.Context) identity.Caller
+}
 
 func sessionsJSON(list []live.Session) ([][]byte, error) {
 	out := make([][]byte, 0, len(list))
@@ -27,8 +34,9 @@ func sessionsJSON(list []live.Session) ([][]byte, error) {
 	return out, nil
 }
 
-func (h *sessionHandler) ListSessions(ctx context.Context, r *connect.Request[pb.ListSessionsRequest]) (*connect.Response[pb.ListSessionsResponse], error) {
-	list, next, err := h.s.use.Census.List(ctx, caller(ctx), r.Msg.After, int(r.Msg.Limit))
+// ListSessions is of the service.
+func (h *Handler) ListSessions(ctx context.Context, r *connect.Request[pb.ListSessionsRequest]) (*connect.Response[pb.ListSessionsResponse], error) {
+	list, next, err := h.Use.List(ctx, h.Caller(ctx), r.Msg.After, int(r.Msg.Limit))
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +44,9 @@ func (h *sessionHandler) ListSessions(ctx context.Context, r *connect.Request[pb
 	return connect.NewResponse(&pb.ListSessionsResponse{Sessions: raw, Next: next}), err
 }
 
-func (h *sessionHandler) EndSession(ctx context.Context, r *connect.Request[pb.EndSessionRequest]) (*connect.Response[pb.EndSessionResponse], error) {
-	l, err := h.s.use.Census.End(ctx, caller(ctx), r.Msg.Id, r.Msg.Message)
+// EndSession is of the service.
+func (h *Handler) EndSession(ctx context.Context, r *connect.Request[pb.EndSessionRequest]) (*connect.Response[pb.EndSessionResponse], error) {
+	l, err := h.Use.End(ctx, h.Caller(ctx), r.Msg.Id, r.Msg.Message)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +54,8 @@ func (h *sessionHandler) EndSession(ctx context.Context, r *connect.Request[pb.E
 	return connect.NewResponse(&pb.EndSessionResponse{Session: raw}), err
 }
 
-func (h *sessionHandler) PreviewLock(ctx context.Context, r *connect.Request[pb.PreviewLockRequest]) (*connect.Response[pb.PreviewLockResponse], error) {
+// PreviewLock is of the service.
+func (h *Handler) PreviewLock(ctx context.Context, r *connect.Request[pb.PreviewLockRequest]) (*connect.Response[pb.PreviewLockResponse], error) {
 	res, err := manifest.Decode(r.Msg.Lock)
 	if err != nil {
 		return nil, err
@@ -57,7 +67,7 @@ func (h *sessionHandler) PreviewLock(ctx context.Context, r *connect.Request[pb.
 	if err := res.Check(); err != nil {
 		return nil, err
 	}
-	cut, count, err := h.s.use.Census.Preview(ctx, caller(ctx), *l)
+	cut, count, err := h.Use.Preview(ctx, h.Caller(ctx), *l)
 	if err != nil {
 		return nil, err
 	}
@@ -65,8 +75,9 @@ func (h *sessionHandler) PreviewLock(ctx context.Context, r *connect.Request[pb.
 	return connect.NewResponse(&pb.PreviewLockResponse{Sessions: raw, Count: uint64(count)}), err
 }
 
-func (h *sessionHandler) ExplainSession(ctx context.Context, r *connect.Request[pb.ExplainSessionRequest]) (*connect.Response[pb.ExplainSessionResponse], error) {
-	a, err := h.s.use.Census.Explain(ctx, caller(ctx), r.Msg.Id)
+// ExplainSession is of the service.
+func (h *Handler) ExplainSession(ctx context.Context, r *connect.Request[pb.ExplainSessionRequest]) (*connect.Response[pb.ExplainSessionResponse], error) {
+	a, err := h.Use.Explain(ctx, h.Caller(ctx), r.Msg.Id)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,5 @@
-package rpc
+// Package feed answers FeedService: it streams pictures out, and takes what hosts serve and carry.
+package feed
 
 import (
 	"context"
@@ -6,12 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/sallyport/sallyport/api/sallyport/v1"
+	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -19,14 +23,26 @@ import (
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/snapshot"
+	"github.com/sallyport/sallyport/internal/snapshot/feed"
 )
 
-type feedHandler struct{ s *Server }
+// Handler is a sallyportv1connect.FeedServiceHandler. Caller tells who makes a call.
+type Handler struct {
+	Feed       *feed.Feed
+	Membership *membership.Service
+	Census     *census.Service
+	Audit      *audit.Log
+	Caller     func(context.Context) identity.Caller
+	Now        func() time.Time
+	Log        *slog.Logger
+
+	printed printed
+}
 
 // Follow streams pictures to a host until it goes or is removed. Pings and changes share one writer, so that an echo
 // never overtakes a change that auth's own picture held when the ping came.
-func (h *feedHandler) Follow(ctx context.Context, stream *connect.BidiStream[pb.FollowRequest, pb.FollowResponse]) error {
-	host := caller(ctx).Host
+func (h *Handler) Follow(ctx context.Context, stream *connect.BidiStream[pb.FollowRequest, pb.FollowResponse]) error {
+	host := h.Caller(ctx).Host
 	if host == nil {
 		return fault.New(fault.Unauthenticated, "only a host follows the feed")
 	}
@@ -43,15 +59,15 @@ func (h *feedHandler) Follow(ctx context.Context, stream *connect.BidiStream[pb.
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	f := &follower{feedHandler: h, host: *host, stream: stream, changes: make(chan snapshot.Change), pings: make(chan uint64, 16)}
+	f := &follower{Handler: h, host: *host, stream: stream, changes: make(chan snapshot.Change), pings: make(chan uint64, 16)}
 	after := uint64(0)
-	if h.s.use.Feed.Resumes(first.Run, first.After) {
+	if h.Feed.Resumes(first.Run, first.After) {
 		after = first.After
 		f.sent.Store(after)
 	}
 	go f.receive(ctx, cancel)
 	go func() {
-		cancel(h.s.use.Feed.Follow(ctx, after, func(c snapshot.Change) error {
+		cancel(h.Feed.Follow(ctx, after, func(c snapshot.Change) error {
 			select {
 			case f.changes <- c:
 				return nil
@@ -64,16 +80,16 @@ func (h *feedHandler) Follow(ctx context.Context, stream *connect.BidiStream[pb.
 }
 
 // refused records that a host may not follow.
-func (h *feedHandler) refused(ctx context.Context, host identity.Host, err error) {
+func (h *Handler) refused(ctx context.Context, host identity.Host, err error) {
 	f := fault.Of(err)
 	ev := event.Event{Kind: event.Auth, User: identity.Caller{Host: &host}.Name(), Message: f.Text, Session: &event.Session{Reason: f.Reason},
 		Action: &event.Action{Verb: "FeedService/Follow"}}
-	if _, err := h.s.use.Audit.Record(context.WithoutCancel(ctx), ev); err != nil {
-		h.s.log.Error("a refusal was not recorded", "host", host.ID, "err", err)
+	if _, err := h.Audit.Record(context.WithoutCancel(ctx), ev); err != nil {
+		h.Log.Error("a refusal was not recorded", "host", host.ID, "err", err)
 	}
 }
 
-func (h *feedHandler) serve(ctx context.Context, host identity.Host, m *pb.FollowRequest) error {
+func (h *Handler) serve(ctx context.Context, host identity.Host, m *pb.FollowRequest) error {
 	for _, r := range m.Served {
 		res, err := manifest.Decode(r.Json)
 		if err != nil {
@@ -83,19 +99,19 @@ func (h *feedHandler) serve(ctx context.Context, host identity.Host, m *pb.Follo
 		if !ok {
 			return fault.New(fault.Unsupported, "a %s is not served by this build", res.Kind)
 		}
-		if err := h.s.use.Membership.Serve(ctx, host, *srv); err != nil {
+		if err := h.Membership.Serve(ctx, host, *srv); err != nil {
 			return err
 		}
 	}
 	if l := m.Sessions; l != nil {
-		return h.s.use.Census.Report(ctx, host.ID, census.Report{Complete: l.Complete, IDs: l.Ids, Changed: l.Changed, Ended: l.Ended})
+		return h.Census.Report(ctx, host.ID, census.Report{Complete: l.Complete, IDs: l.Ids, Changed: l.Changed, Ended: l.Ended})
 	}
 	return nil
 }
 
 // follower is one host that follows.
 type follower struct {
-	*feedHandler
+	*Handler
 	host    identity.Host
 	stream  *connect.BidiStream[pb.FollowRequest, pb.FollowResponse]
 	changes chan snapshot.Change
@@ -130,8 +146,8 @@ func (f *follower) receive(ctx context.Context, cancel context.CancelCauseFunc) 
 func (f *follower) send(ctx context.Context, ping uint64) error {
 	waiting := []uint64{ping}
 	for {
-		own, age := f.s.use.Feed.Current()
-		if own.HostLocked(f.host.ID, f.s.now()) {
+		own, age := f.Feed.Current()
+		if own.HostLocked(f.host.ID, f.Now()) {
 			return membership.Removed(f.host.ID)
 		}
 		// An echo goes out once the host has what auth's own picture holds, and auth's picture is alive.
@@ -161,8 +177,8 @@ func (f *follower) send(ctx context.Context, ping uint64) error {
 
 // echo answers a ping, with the newest audit heads where the host does not have them yet.
 func (f *follower) echo(ping uint64) *pb.FollowResponse {
-	m := &pb.FollowResponse{Pong: ping, Revision: f.sent.Load(), Time: timestamppb.New(f.s.now())}
-	if h := f.s.use.Feed.Heads(); h != nil && h.Number != f.heads {
+	m := &pb.FollowResponse{Pong: ping, Revision: f.sent.Load(), Time: timestamppb.New(f.Now())}
+	if h := f.Feed.Heads(); h != nil && h.Number != f.heads {
 		if raw, err := json.Marshal(h); err == nil {
 			m.Heads, f.heads = raw, h.Number
 		}
@@ -192,12 +208,12 @@ func (f *follower) shows(id string) bool {
 
 // message is a change as this host is told of it.
 func (f *follower) message(c snapshot.Change) (*pb.FollowResponse, error) {
-	m := &pb.FollowResponse{Run: c.Run, Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.s.now())}
+	m := &pb.FollowResponse{Run: c.Run, Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.Now())}
 	for _, r := range c.Put {
 		if srv, ok := r.Spec.(*identity.Server); ok && !f.shows(srv.ID) {
 			continue
 		}
-		res, err := f.s.printed.resource(r)
+		res, err := f.printed.resource(r)
 		if err != nil {
 			return nil, err
 		}
