@@ -320,6 +320,23 @@ func TestActivation(t *testing.T) {
 		}
 		m.want(255, "", []string{"ssh", node, "true"}, "this login carries no device proof")
 	})
+	t.Run("a login asks nobody", func(t *testing.T) {
+		m := newMachine(t, exe, swtpm.Options{EK: true})
+		s.tctl("password", "users", "add", "auto", "--roles=access,require-trusted-device", "--logins=root", "--password-file=-")
+		login := []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=auto"}
+		m.want(0, "password\n", login)
+		tag := strings.TrimSpace(m.want(0, "", []string{"device", "asset-tag"}).out)
+		s.tctl("", "devices", "add", "--os=windows", "--asset-tag="+tag, "--owner=auto")
+		preference := strings.ReplaceAll(s.tctl("", "get", "cap"), "auto_enroll: false", "")
+		s.tctl(strings.Replace(preference, "device_trust:", "device_trust:\n    auto_enroll: true", 1), "create", "-f", "-")
+		m.env = append(m.env, plain)
+		r := m.want(0, "password\n", login, "no device proof: enrolling needs administrator's rights, and nobody was asked for them; to fix: tsh device enroll --current-device")
+		if m.tpm.Count(tpm2.TPMCCActivateCredential) != 0 {
+			t.Error("a copy was started", r)
+		}
+		m.want(0, "", []string{"device", "enroll", "--current-device"}, "Windows enrolled") // as it says
+		m.eventually("ssh", node, "true")
+	})
 	t.Run("authorization unknown", func(t *testing.T) {
 		m := newMachine(t, exe, swtpm.Options{EK: true, EndorsementAuth: "endorsement password"})
 		s.user("stranger")
