@@ -82,10 +82,11 @@ func entryWrites(s event.Stored, at time.Time, index []byte) ([]store.Op, error)
 	if err != nil {
 		return nil, fmt.Errorf("encode audit entry: %w", err)
 	}
-	return []store.Op{
-		store.Create(entryKey(s.Writer, s.Seq), b),
-		store.Put(timeKey(s, at), index),
-	}, nil
+	ops := []store.Op{store.Create(entryKey(s.Writer, s.Seq), b)}
+	if s.Line == 0 {
+		ops = append(ops, store.Put(timeKey(s, at), index))
+	}
+	return ops, nil
 }
 
 func timeKey(s event.Stored, at time.Time) string {
@@ -99,6 +100,11 @@ func timeHex(t time.Time) string { return fmt.Sprintf("%016x", max(t.UnixMicro()
 
 // indexOf is what a listing filters by: kind, user, and names of the device.
 func indexOf(ev event.Event) []byte {
+	b, _ := json.Marshal(lineOf(ev)) // strings alone always encode
+	return b
+}
+
+func lineOf(ev event.Event) indexLine {
 	line := indexLine{Kind: ev.Kind, User: ev.User}
 	if ev.Device != nil {
 		line.Devices = []string{ev.Device.ID, ev.Device.AssetTag}
@@ -106,12 +112,22 @@ func indexOf(ev event.Event) []byte {
 	if ev.Resource != nil && ev.ResourceKind == "device" {
 		line.Devices = append(line.Devices, ev.ResourceName)
 	}
-	b, _ := json.Marshal(line) // strings alone always encode
-	return b
+	return line
+}
+
+// join takes a further event of one change into a line, which then tells of both; false where they are of different
+// kinds or users.
+func (l *indexLine) join(next indexLine) bool {
+	if l.Kind != next.Kind || l.User != next.User {
+		return false
+	}
+	l.More, l.Devices = l.More+1, append(l.Devices, next.Devices...)
+	return true
 }
 
 type indexLine struct {
 	Kind    event.Kind `json:"k"`
 	User    string     `json:"u,omitempty"`
 	Devices []string   `json:"d,omitempty"`
+	More    uint64     `json:"n,omitempty"` // how many of the entries behind it the line tells of too
 }

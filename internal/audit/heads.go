@@ -171,6 +171,7 @@ func (l *Log) Verify(ctx context.Context, elsewhere *event.SignedHeads) (event.R
 // index would be hidden from listings.
 func (l *Log) verifyEntries(ctx context.Context, v *event.Verifier, extra *event.Report) error {
 	var chains, index multiset
+	var open sharedLine
 	last := make(map[string]uint64)
 	err := l.scan(ctx, entryPrefix, func(r store.Record) error {
 		s, err := decodeStored(r)
@@ -185,13 +186,14 @@ func (l *Log) verifyEntries(ctx context.Context, v *event.Verifier, extra *event
 		last[s.Writer] = max(last[s.Writer], s.Seq)
 		var ev event.Event
 		if json.Unmarshal(s.Event, &ev) == nil {
-			chains.add(timeKey(s, ev.Time), indexOf(ev))
+			open.take(s, ev, &chains)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+	open.close(&chains)
 	err = l.scan(ctx, timePrefix, func(r store.Record) error {
 		writer, seq, err := splitTimeKey(r.Key)
 		if err != nil || seq <= last[writer] { // later ones were written meanwhile
@@ -203,6 +205,31 @@ func (l *Log) verifyEntries(ctx context.Context, v *event.Verifier, extra *event
 		extra.Add("", 0, "the index of times does not match the chains: listings may hide or invent entries")
 	}
 	return err
+}
+
+// sharedLine puts the lines of the index of times together again, from entries in the order of their chains.
+type sharedLine struct {
+	first event.Stored
+	key   string
+	line  indexLine
+}
+
+// take takes the next entry: one that shares the open line, or one that has its own.
+func (o *sharedLine) take(s event.Stored, ev event.Event, into *multiset) {
+	if s.Line != 0 && s.Line == o.first.Seq && s.Writer == o.first.Writer && o.key != "" && o.line.join(lineOf(ev)) {
+		return
+	}
+	o.close(into)
+	o.first, o.key, o.line = s, timeKey(s, ev.Time), lineOf(ev)
+}
+
+func (o *sharedLine) close(into *multiset) {
+	if o.key == "" {
+		return
+	}
+	b, _ := json.Marshal(o.line) // strings alone always encode
+	into.add(o.key, b)
+	o.key = ""
 }
 
 // multiset is a sum over hashes, the same in whatever order they come.

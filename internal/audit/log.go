@@ -94,7 +94,16 @@ type change struct {
 	ops   []store.Op
 	size  int
 	more  []*change    // further events of the same change: event, at and index alone
+	joint bool         // the line of event in the index of times tells of more too
 	done  chan outcome // buffered; gets exactly one
+}
+
+// entryOps is how many operations the change's events take.
+func (c *change) entryOps() int {
+	if c.joint {
+		return entryOps + len(c.more)
+	}
+	return entryOps * (1 + len(c.more))
 }
 
 type outcome struct {
@@ -110,7 +119,8 @@ func (l *Log) Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint
 	return l.RecordAll(ctx, []event.Event{ev}, ops...)
 }
 
-// RecordAll is Record with several events, at most MaxOps/entryOps of them with the operations counted.
+// RecordAll is Record with several events. Events of one kind and user share a line in the index of times and take one
+// operation each but the first, which takes two as all others do; with the operations they are at most MaxOps.
 func (l *Log) RecordAll(ctx context.Context, evs []event.Event, ops ...store.Op) (uint64, error) {
 	c, err := l.prepareAll(evs, ops)
 	if err != nil {
@@ -146,6 +156,8 @@ func (l *Log) prepareAll(evs []event.Event, ops []store.Op) (*change, error) {
 	if err != nil {
 		return nil, err
 	}
+	line := lineOf(evs[0])
+	c.joint = len(evs) > 1
 	for _, ev := range evs[1:] {
 		m, err := l.prepare(ev, nil)
 		if err != nil {
@@ -153,8 +165,14 @@ func (l *Log) prepareAll(evs []event.Event, ops []store.Op) (*change, error) {
 		}
 		c.more = append(c.more, m)
 		c.size += 2*len(m.event) + 1024
+		c.joint = c.joint && line.join(lineOf(ev))
 	}
-	if n := len(ops) + entryOps*len(c.more); n > MaxOps || c.size > maxChange {
+	if c.joint {
+		if c.index, err = json.Marshal(line); err != nil {
+			return nil, fmt.Errorf("encode audit index: %w", err)
+		}
+	}
+	if n := len(ops) + c.entryOps() - entryOps; n > MaxOps || c.size > maxChange {
 		return nil, fmt.Errorf("change of %d operations, %d bytes: %w", n, c.size, store.ErrTooLarge)
 	}
 	return c, nil
@@ -258,7 +276,7 @@ func (l *Log) takeBatch() []*change {
 	n := 0
 	for ; n < len(l.queue); n++ {
 		c := l.queue[n]
-		ops += entryOps*(1+len(c.more)) + len(c.ops)
+		ops += c.entryOps() + len(c.ops)
 		size += c.size + 2*len(c.event) + 1024
 		if n > 0 && (ops > store.MaxOps || size > store.MaxTxn-8<<10 || overlaps(c.ops, written)) {
 			break
@@ -289,10 +307,17 @@ func (l *Log) commit(ctx context.Context, own *chain, batch []*change) (uint64, 
 	var ops []store.Op
 	for _, c := range batch {
 		ops = append(ops, c.ops...)
-		for _, m := range append([]*change{c}, c.more...) {
+		first := uint64(0) // the entry whose line the others share
+		for i, m := range append([]*change{c}, c.more...) {
 			e := head.Next(m.event)
 			head = e.Head()
-			add, err := entryWrites(event.Stored{Entry: e, Arrival: l.cfg.Now().UTC()}, m.at, m.index)
+			s := event.Stored{Entry: e, Arrival: l.cfg.Now().UTC()}
+			if c.joint && i == 0 {
+				first = e.Seq
+			} else if c.joint {
+				s.Line = first
+			}
+			add, err := entryWrites(s, m.at, m.index)
 			if err != nil {
 				return 0, err
 			}

@@ -33,7 +33,8 @@ type Filter struct {
 }
 
 // List returns a page of entries in the order of their events' times and the cursor of the next page, empty when
-// there is none. A page may be short, or empty, and still have a next one.
+// there is none. A page may be short, or empty, and still have a next one; it may be longer than its limit by the events
+// of one change.
 func (l *Log) List(ctx context.Context, f Filter) ([]event.Stored, string, error) {
 	if f.Limit <= 0 || f.Limit > store.MaxPage {
 		f.Limit = store.MaxPage
@@ -56,11 +57,11 @@ func (l *Log) List(ctx context.Context, f Filter) ([]event.Stored, string, error
 			if !f.matches(rec.Value) {
 				continue
 			}
-			s, err := l.storedAt(ctx, rec.Key)
+			some, err := l.storedAt(ctx, rec.Key, f.linesOf(rec.Value))
 			if err != nil {
 				return nil, "", err
 			}
-			if found = append(found, s); len(found) == f.Limit {
+			if found = append(found, f.sift(some)...); len(found) >= f.Limit {
 				return found, strings.TrimPrefix(r.After, timePrefix), nil
 			}
 		}
@@ -106,6 +107,33 @@ func (f Filter) matches(value []byte) bool {
 		(f.Device == "" || slices.Contains(line.Devices, f.Device))
 }
 
+// linesOf is how many entries a line of the index tells of beside its own.
+func (f Filter) linesOf(value []byte) uint64 {
+	var line indexLine
+	if json.Unmarshal(value, &line) != nil || line.More > store.MaxOps {
+		return 0
+	}
+	return line.More
+}
+
+// sift takes, of the entries that share a line, those that the filter takes, in the filter's order.
+func (f Filter) sift(some []event.Stored) []event.Stored {
+	if len(some) == 1 {
+		return some
+	}
+	var out []event.Stored
+	for _, s := range some {
+		var ev event.Event
+		if json.Unmarshal(s.Event, &ev) != nil || f.matches(indexOf(ev)) {
+			out = append(out, s)
+		}
+	}
+	if f.NewestFirst {
+		slices.Reverse(out)
+	}
+	return out
+}
+
 func splitTimeKey(key string) (writer string, seq uint64, err error) {
 	parts := strings.Split(strings.TrimPrefix(key, timePrefix), "/")
 	if len(parts) != 3 || len(parts[0]) != 16 || event.ValidWriter(parts[1]) != nil {
@@ -118,12 +146,21 @@ func splitTimeKey(key string) (writer string, seq uint64, err error) {
 	return parts[1], seq, nil
 }
 
-func (l *Log) storedAt(ctx context.Context, key string) (event.Stored, error) {
+// storedAt reads the entry that a key of the index names, and those behind it that share its line.
+func (l *Log) storedAt(ctx context.Context, key string, more uint64) ([]event.Stored, error) {
 	writer, seq, err := splitTimeKey(key)
 	if err != nil {
-		return event.Stored{}, damaged("the index of the audit log is damaged").Wrapping(err)
+		return nil, damaged("the index of the audit log is damaged").Wrapping(err)
 	}
-	return l.stored(ctx, writer, seq)
+	var out []event.Stored
+	for i := uint64(0); i <= more; i++ {
+		s, err := l.stored(ctx, writer, seq+i)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 func (l *Log) stored(ctx context.Context, writer string, seq uint64) (event.Stored, error) {

@@ -398,12 +398,31 @@ func TestA7_Proof(t *testing.T) {
 	if got := reason(old.take(3, s.proof)); got != "accepted" { // same zeros for randomness: the same transcript
 		t.Errorf("the stub's own: %s", got)
 	}
-	l := upTo(t, Login, 3)
-	q, _ := decodeProof(l.proof)
-	q.Quote = nil
-	msg, _ := q.encode()
-	if got := reason(l.take(3, msg)); got != "device_quote_missing" {
-		t.Errorf("without the quote: %s", got)
+	// Without the quote: the Log has to say why there is none, and nothing else.
+	for name, x := range map[string]struct {
+		log  device.Quote
+		want string
+	}{
+		"with a log":             {device.Quote{Log: []byte("log")}, "device_quote_missing"},
+		"with nothing":           {device.Quote{}, "device_quote_missing"},
+		"with the reason for it": {device.Quote{NoLog: "no SHA-256 PCRs"}, "accepted"},
+	} {
+		l := upTo(t, Login, 3)
+		q, _ := decodeProof(l.proof)
+		q.Quote = nil
+		msg, _ := q.encode()
+		r, log, err := l.proofs.Proof(msg)
+		if err != nil || log == nil || r.ok {
+			t.Fatalf("without the quote: %v", err)
+		}
+		pieces, err := encodeLog(x.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _, err = log.Log(pieces[0])
+		if got := reason(err); got != x.want || r.ok != (err == nil) || err == nil && (r.Quote.NoLog != x.log.NoLog || len(r.Quote.PCRs) != 0) {
+			t.Errorf("without the quote, %s: %s", name, got)
+		}
 	}
 }
 

@@ -38,11 +38,12 @@ func encodeLog(q device.Quote) ([][]byte, error) {
 	}
 }
 
-// AwaitLog is the server's side between a Proof with a quote and Welcome: it gathers the event log, of at most
-// device.MaxEventLog bytes. The log is not in the transcript: it counts by what it replays to.
+// AwaitLog is the server's side between a Proof that was to bring a quote and Welcome: it gathers the event log, of at
+// most device.MaxEventLog bytes, or takes why there is none. The log is not in the transcript: it counts by what it replays to.
 type AwaitLog struct {
 	credential device.Credential
 	quote      device.Quote
+	bare       bool // no quote came: there is nothing to replay a log to
 	done       bool
 }
 
@@ -64,6 +65,8 @@ func (a *AwaitLog) Log(msg []byte) (r Result, more bool, err error) {
 		err = malformed("device_field", "a piece of the event log has %d bytes", len(f[0]))
 	case len(a.quote.Log)+len(f[0]) > device.MaxEventLog:
 		err = malformed("device_message_too_large", "the event log has more than %d bytes", device.MaxEventLog)
+	case a.bare && (len(f[0]) > 0 || len(f[1]) == 0):
+		err = refuse("device_quote_missing", "a quote was wanted and did not come")
 	case !wordOK(string(f[1])) || len(f[1]) > 0 && (more || len(f[0])+len(a.quote.Log) > 0):
 		err = malformed("device_text", "the problem of a Log is out of place")
 	}
@@ -80,8 +83,8 @@ func (a *AwaitLog) Log(msg []byte) (r Result, more bool, err error) {
 // judged is the rest of a Proof, once the statement was judged: the quote, where one was wanted.
 func (a *AwaitProof) judged(c device.Credential, digest [sha256.Size]byte, q *device.Quote) (Result, *AwaitLog, error) {
 	switch {
-	case a.quote && q == nil:
-		return Result{}, nil, refuse("device_quote_missing", "a quote was wanted and did not come")
+	case a.quote && q == nil: // the Log has to say why
+		return Result{}, &AwaitLog{credential: c, bare: true}, nil
 	case !a.quote && q != nil:
 		return Result{}, nil, malformed("device_field", "a quote came that nobody wanted")
 	case !a.quote:

@@ -155,7 +155,8 @@ type Result struct {
 	// Credential is the stored one with the newest clock figures or, of an enrollment, a new one without id, owner
 	// and time.
 	Credential device.Credential
-	// Quote is the quote that was wanted, judged, with the event log as it came, which was not.
+	// Quote is the quote that was wanted, judged, with the event log as it came, which was not. Of a device that cannot
+	// quote it says in NoLog why, and nothing else.
 	Quote *device.Quote
 	ok    bool
 }

@@ -59,6 +59,7 @@ type Certificates struct {
 	Notices         []string
 	DeviceFault     error
 	Welcome         *ceremony.Welcome // of a bot whose machine was enrolled
+	AutoEnroll      bool              // a registered device may enroll now without being asked to
 }
 
 // Hello is what a cluster says of itself.
@@ -66,7 +67,6 @@ type Hello struct {
 	Cluster       string
 	Version       string
 	SecondFactors []string
-	AutoEnroll    bool // registered devices enroll without being asked to
 }
 
 // Hello asks the cluster who it is.
@@ -79,7 +79,7 @@ func (c *Cluster) Hello(ctx context.Context) (Hello, error) {
 		return Hello{}, fault.New(fault.Unsupported, "the cluster speaks protocol %d (Sallyport %s), this program %d", r.Msg.ProtocolVersion, r.Msg.Version, cluster.ProtocolVersion).
 			WithReason("protocol_version").WithFix("install Sallyport %s", r.Msg.Version)
 	}
-	return Hello{r.Msg.ClusterName, r.Msg.Version, r.Msg.SecondFactors, r.Msg.AutoEnroll}, nil
+	return Hello{r.Msg.ClusterName, r.Msg.Version, r.Msg.SecondFactors}, nil
 }
 
 // ChangePassword sets another password for the caller.
@@ -99,7 +99,8 @@ type loginCall struct {
 	fault  error
 	spoken bool // a device message was sent
 
-	welcome *ceremony.Welcome // of a bot's machine
+	welcome    *ceremony.Welcome // of a bot's machine
+	autoEnroll bool
 }
 
 // Login runs one login; with a Certificate in the request it is a reissue, and person may be nil.
@@ -157,6 +158,7 @@ func (l *loginCall) step(ctx context.Context, m *pb.LoginResponse, spki []byte) 
 		}
 		return l.send(&pb.LoginRequest{Step: &pb.LoginRequest_Answer{Answer: answer}})
 	case *pb.LoginResponse_DeviceWanted:
+		l.autoEnroll = s.DeviceWanted.GetAutoEnroll()
 		if s.DeviceWanted.GetEnroll() && l.req.Bot != nil && l.req.Bot.Enroll != nil {
 			return l.enroll(spki)
 		}
@@ -246,7 +248,7 @@ func (l *loginCall) device(msg []byte) error {
 }
 
 func (l *loginCall) certificates(m *pb.Certificates) (Certificates, error) {
-	out := Certificates{TLS: m.Tls, DialTicket: m.DialTicket, Notices: m.Notices, DeviceFault: l.fault, Welcome: l.welcome}
+	out := Certificates{TLS: m.Tls, DialTicket: m.DialTicket, Notices: m.Notices, DeviceFault: l.fault, Welcome: l.welcome, AutoEnroll: l.autoEnroll}
 	key, err := ssh.ParsePublicKey(m.Ssh)
 	if err != nil {
 		return out, fmt.Errorf("ssh certificate: %w", err)

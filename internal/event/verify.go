@@ -26,6 +26,8 @@ type Stored struct {
 	Entry
 	Sender  []Role    `json:"sender,omitempty"` // roles on the certificate it came with; none for auth's own
 	Arrival time.Time `json:"arrival"`
+	// Line is the entry whose line in the index of times tells of this one too; 0 where it has its own.
+	Line uint64 `json:"line,omitempty"`
 }
 
 // Problem says what is wrong where. Seq 0 concerns the writer's whole chain, an empty Writer the whole log.

@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"context"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"io"
 	"time"
@@ -25,21 +23,12 @@ type loginHandler struct{ s *Server }
 
 func (h *loginHandler) Hello(context.Context, *connect.Request[pb.HelloRequest]) (*connect.Response[pb.HelloResponse], error) {
 	return connect.NewResponse(&pb.HelloResponse{ClusterName: h.s.use.Roster.CA.Cluster(), Version: cluster.Version,
-		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors, AutoEnroll: h.s.use.Login.Settings().DeviceTrust.AutoEnroll}), nil
+		ProtocolVersion: cluster.ProtocolVersion, SecondFactors: h.s.use.Login.Settings().SecondFactors}), nil
 }
 
 func (h *loginHandler) ChangePassword(ctx context.Context, r *connect.Request[pb.ChangePasswordRequest]) (*connect.Response[pb.ChangePasswordResponse], error) {
 	err := h.s.use.Login.ChangePassword(ctx, caller(ctx), r.Msg.OldPassword, r.Msg.NewPassword, r.Msg.Otp)
 	return connect.NewResponse(&pb.ChangePasswordResponse{}), err
-}
-
-// publicKey reads a SPKI.
-func publicKey(der []byte) (crypto.PublicKey, error) {
-	k, err := x509.ParsePKIXPublicKey(der)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "the session key is no public key").WithReason("bad_key").Wrapping(err)
-	}
-	return k, nil
 }
 
 func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.LoginRequest, pb.LoginResponse]) error {
@@ -53,7 +42,7 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 	if start == nil {
 		return fault.New(fault.Invalid, "a login begins with its start")
 	}
-	key, err := publicKey(start.SessionKey)
+	key, err := wire.PublicKey(start.SessionKey)
 	if err != nil {
 		return err
 	}
@@ -61,9 +50,10 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 		TTL: time.Duration(start.TtlSeconds) * time.Second, Key: key, ClientVersion: start.ClientVersion}
 	var result login.Result
 	if start.Bot {
-		result, err = h.s.use.Bots.Login(ctx, caller(ctx), begin, &conversation{stream})
+		result, err = h.s.use.Bots.Login(ctx, caller(ctx), begin, &conversation{stream: stream})
 	} else {
-		result, err = h.s.use.Login.Login(ctx, caller(ctx), begin, &conversation{stream})
+		auto := h.s.use.Login.Settings().DeviceTrust.AutoEnroll
+		result, err = h.s.use.Login.Login(ctx, caller(ctx), begin, &conversation{stream: stream, autoEnroll: auto})
 	}
 	if err != nil {
 		return err
@@ -76,7 +66,8 @@ func (h *loginHandler) Login(ctx context.Context, stream *connect.BidiStream[pb.
 
 // conversation is a login.Conversation over a stream.
 type conversation struct {
-	stream *connect.BidiStream[pb.LoginRequest, pb.LoginResponse]
+	stream     *connect.BidiStream[pb.LoginRequest, pb.LoginResponse]
+	autoEnroll bool // registered devices enroll behind the login
 }
 
 // receive waits for the next message, for the stream's own deadline.
@@ -109,7 +100,7 @@ func (c *conversation) Ask(_ context.Context, p login.Prompt) (string, error) {
 
 // Hello is of login.Conversation.
 func (c *conversation) Hello(_ context.Context, mode string) ([]byte, string, error) {
-	if err := c.stream.Send(&pb.LoginResponse{Step: &pb.LoginResponse_DeviceWanted{DeviceWanted: &pb.DeviceWanted{Mode: mode}}}); err != nil {
+	if err := c.stream.Send(&pb.LoginResponse{Step: &pb.LoginResponse_DeviceWanted{DeviceWanted: &pb.DeviceWanted{Mode: mode, AutoEnroll: c.autoEnroll}}}); err != nil {
 		return nil, "", err
 	}
 	m, err := c.receive()

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/membership"
+	"github.com/sallyport/sallyport/internal/wire"
 )
 
 type membershipHandler struct{ s *Server }
@@ -17,7 +18,7 @@ type membershipHandler struct{ s *Server }
 // hostKeys reads a host's two public keys; the SSH one may be missing.
 func hostKeys(r *membership.Request, tlsKey, sshKey []byte) error {
 	var err error
-	if r.TLSKey, err = publicKey(tlsKey); err != nil {
+	if r.TLSKey, err = wire.PublicKey(tlsKey); err != nil {
 		return err
 	}
 	if len(sshKey) > 0 {

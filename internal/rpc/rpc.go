@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/roster"
 	rpccensus "github.com/sallyport/sallyport/internal/rpc/census"
+	"github.com/sallyport/sallyport/internal/rpc/device"
 	rpcfeed "github.com/sallyport/sallyport/internal/rpc/feed"
 	"github.com/sallyport/sallyport/internal/rpc/fleet"
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
@@ -110,7 +111,7 @@ func (s *Server) handler() http.Handler {
 		}),
 	}
 	mux.Handle(sallyportv1connect.NewLoginServiceHandler(&loginHandler{s}, opts...))
-	mux.Handle(sallyportv1connect.NewTrustServiceHandler(&trustHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewTrustServiceHandler(&device.Handler{Use: s.use.Trust, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewFleetServiceHandler(&fleet.Handler{Use: s.use.Fleet, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewMembershipServiceHandler(&membershipHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewRosterServiceHandler(&rosterHandler{s}, opts...))
@@ -122,7 +123,7 @@ func (s *Server) handler() http.Handler {
 }
 
 // patience is how long calls may take to arrive: those that are not listed, a minute; a feed, as long as it lives.
-var patience = map[string]time.Duration{"LoginService/Login": loginTime, "TrustService/Enroll": enrollTime, "FeedService/Follow": 0}
+var patience = map[string]time.Duration{"LoginService/Login": loginTime, "TrustService/Enroll": device.EnrollTime, "FeedService/Follow": 0}
 
 // patient ends the wait for a message that does not come. A call's context alone would not: nobody looks at it while
 // the call waits for its peer.

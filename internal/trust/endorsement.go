@@ -112,6 +112,9 @@ func (e *enrollment) refused(ctx context.Context, why error) error {
 	if seen == nil {
 		return e.Fail(ctx, ev, why)
 	}
+	if !strings.Contains(f.Cause, seen.EKHash) {
+		f = f.WithCause("%s; its EK hash is %s", f.Cause, seen.EKHash)
+	}
 	if e.before == nil {
 		return e.Fail(ctx, ev, f.WithFix("ask a device admin: tctl devices add --os=%s --ek-hash=%s", e.start.OS, seen.EKHash))
 	}

@@ -152,7 +152,8 @@ func (e *enrollment) mayTake(d *device.Device) error {
 			return alreadyEnrolled()
 		}
 	}
-	if d.Owner != "" && d.Owner != user && !e.many() {
+	// One that is registered for another is theirs to enroll first, also where several may: they say which machine it is.
+	if d.Owner != "" && d.Owner != user && (!e.many() || len(d.Credentials) == 0) {
 		return alreadyEnrolled()
 	}
 	if e.byAdmin || e.start.Auto {
@@ -386,7 +387,7 @@ func (e *enrollment) replace(after *device.Device, cred device.Credential) (gone
 			gone = append(gone, c)
 		}
 	}
-	if len(after.Credentials) == 0 || after.Owner == "" {
+	if !e.many() || after.Owner == "" {
 		after.Owner = e.owner
 	}
 	after.Credentials = append(after.Credentials, cred)

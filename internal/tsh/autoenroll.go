@@ -17,12 +17,6 @@ func (a *app) autoEnroll(ctx context.Context, s *state) {
 	if s.login == nil || s.login.Identity.Device != nil {
 		return
 	}
-	c := s.call()
-	defer c.Close()
-	hello, err := c.Hello(ctx)
-	if err != nil || !hello.AutoEnroll {
-		return
-	}
 	dev, err := local.Open(local.Options{Dir: s.home.DeviceDir(s.profile.Cluster), TPM: a.Env("TSH_TPM"), Unattended: true})
 	if err != nil {
 		return
@@ -37,6 +31,8 @@ func (a *app) autoEnroll(ctx context.Context, s *state) {
 			return
 		}
 	}
+	c := s.call()
+	defer c.Close()
 	st, err := c.MyDevice(ctx, client.DeviceRef{Tag: e.tag, OS: e.claims.OSType})
 	if err != nil || !st.Registered || st.Enrolled {
 		return

@@ -91,7 +91,7 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 		return err
 	}
 	a.warnAboutDevice(deviceErr)
-	if deviceErr == nil {
+	if deviceErr == nil && got.AutoEnroll {
 		a.autoEnroll(ctx, s)
 	}
 	if f.quiet {

@@ -2,6 +2,8 @@
 package wire
 
 import (
+	"crypto"
+	"crypto/x509"
 	"errors"
 
 	"connectrpc.com/connect"
@@ -100,4 +102,13 @@ func Resources(list []*manifest.Resource) ([]*pb.Resource, error) {
 		out = append(out, m)
 	}
 	return out, nil
+}
+
+// PublicKey reads a session key, SPKI DER.
+func PublicKey(der []byte) (crypto.PublicKey, error) {
+	k, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "the session key is no public key").WithReason("bad_key").Wrapping(err)
+	}
+	return k, nil
 }

@@ -177,6 +177,19 @@ func TestA42_Baseline(t *testing.T) {
 	}
 	boot(t, e, firmware.Boot{Loader: "evil"})
 	proven()
+	// A baseline is not shaken off by enrolling the device anew with a key that quotes nothing.
+	if _, err := f.SetBaseline(t.Context(), ref, fleet.Baseline{}); err != nil {
+		t.Fatal(err)
+	}
+	anew := w.Device("PIN1", "")
+	if err := anew.Enroll(w.Login("alice"), ""); err != nil {
+		t.Fatal(err)
+	}
+	l := anew.Login("alice")
+	w.Refused(l.DeviceFault, device.BootUnproven, event.DeviceAuthenticate)
+	if l.Identity().Device != nil {
+		t.Error("a software key proves a device that has a baseline")
+	}
 	soft := w.Device("SOFT1", "")
 	if err := soft.Enroll(w.Login("alice"), ""); err != nil {
 		t.Fatal(err)

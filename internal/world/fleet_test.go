@@ -329,7 +329,11 @@ func TestManyOwners(t *testing.T) {
 			t.Errorf("%s: %v", user, l.DeviceFault)
 		}
 	}
-	if l := a.Login("bob"); l.Identity().Device != nil { // each by their own credential
+	if _, err := w.Admin.RegisterDevice(t.Context(), device.Device{OSType: device.Linux, AssetTag: "ALICES", Owner: "alice"}); err != nil {
+		t.Fatal(err)
+	}
+	w.Refused(w.Device("ALICES", "").Enroll(w.Login("bob"), ""), "device_of_another", event.DeviceEnroll) // before she has
+	if l := a.Login("bob"); l.Identity().Device != nil {                                                  // each by their own credential
 		t.Error("bob logged in by alice's credential")
 	}
 	old := a.Keep.CredentialID

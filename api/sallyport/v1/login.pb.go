@@ -120,10 +120,8 @@ type HelloResponse struct {
 	Version         string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	ProtocolVersion uint32                 `protobuf:"varint,3,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
 	SecondFactors   []string               `protobuf:"bytes,4,rep,name=second_factors,json=secondFactors,proto3" json:"second_factors,omitempty"`
-	// auto_enroll is whether registered devices enroll without being asked to.
-	AutoEnroll    bool `protobuf:"varint,5,opt,name=auto_enroll,json=autoEnroll,proto3" json:"auto_enroll,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HelloResponse) Reset() {
@@ -182,13 +180,6 @@ func (x *HelloResponse) GetSecondFactors() []string {
 		return x.SecondFactors
 	}
 	return nil
-}
-
-func (x *HelloResponse) GetAutoEnroll() bool {
-	if x != nil {
-		return x.AutoEnroll
-	}
-	return false
 }
 
 type LoginRequest struct {
@@ -760,7 +751,9 @@ type DeviceWanted struct {
 	// mode is the cluster's device trust mode.
 	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
 	// enroll is whether an enrollment is taken in place of a proof: a bot's first login.
-	Enroll        bool `protobuf:"varint,2,opt,name=enroll,proto3" json:"enroll,omitempty"`
+	Enroll bool `protobuf:"varint,2,opt,name=enroll,proto3" json:"enroll,omitempty"`
+	// auto_enroll is whether registered devices enroll behind a login without being asked to.
+	AutoEnroll    bool `protobuf:"varint,3,opt,name=auto_enroll,json=autoEnroll,proto3" json:"auto_enroll,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -805,6 +798,13 @@ func (x *DeviceWanted) GetMode() string {
 func (x *DeviceWanted) GetEnroll() bool {
 	if x != nil {
 		return x.Enroll
+	}
+	return false
+}
+
+func (x *DeviceWanted) GetAutoEnroll() bool {
+	if x != nil {
+		return x.AutoEnroll
 	}
 	return false
 }
@@ -1181,14 +1181,12 @@ var File_sallyport_v1_login_proto protoreflect.FileDescriptor
 const file_sallyport_v1_login_proto_rawDesc = "" +
 	"\n" +
 	"\x18sallyport/v1/login.proto\x12\fsallyport.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
-	"\fHelloRequest\"\xbf\x01\n" +
+	"\fHelloRequest\"\x9e\x01\n" +
 	"\rHelloResponse\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12)\n" +
 	"\x10protocol_version\x18\x03 \x01(\rR\x0fprotocolVersion\x12%\n" +
-	"\x0esecond_factors\x18\x04 \x03(\tR\rsecondFactors\x12\x1f\n" +
-	"\vauto_enroll\x18\x05 \x01(\bR\n" +
-	"autoEnroll\"\x92\x02\n" +
+	"\x0esecond_factors\x18\x04 \x03(\tR\rsecondFactors\"\x92\x02\n" +
 	"\fLoginRequest\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x18.sallyport.v1.LoginStartH\x00R\x05start\x12\x18\n" +
 	"\x06answer\x18\x02 \x01(\tH\x00R\x06answer\x12\x18\n" +
@@ -1226,10 +1224,12 @@ const file_sallyport_v1_login_proto_rawDesc = "" +
 	"\fcertificates\x18\x05 \x01(\v2\x1a.sallyport.v1.CertificatesH\x00R\fcertificates\x128\n" +
 	"\n" +
 	"bot_wanted\x18\x06 \x01(\v2\x17.sallyport.v1.BotWantedH\x00R\tbotWantedB\x06\n" +
-	"\x04step\":\n" +
+	"\x04step\"[\n" +
 	"\fDeviceWanted\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06enroll\x18\x02 \x01(\bR\x06enroll\"!\n" +
+	"\x06enroll\x18\x02 \x01(\bR\x06enroll\x12\x1f\n" +
+	"\vauto_enroll\x18\x03 \x01(\bR\n" +
+	"autoEnroll\"!\n" +
 	"\tBotWanted\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"\xb8\x01\n" +
 	"\x06Prompt\x12-\n" +

@@ -1,6 +1,7 @@
 package tpm_test
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,4 +63,30 @@ func TestNoEventLog(t *testing.T) {
 			t.Errorf("%s: %q", path, q.NoLog)
 		}
 	}
+}
+
+// TestNoSHA256Bank: a TPM that keeps no SHA-256 PCRs proves its key and says why it quotes nothing.
+func TestNoSHA256Bank(t *testing.T) {
+	m := newMachine(t, swtpm.Options{})
+	c := enroll(t, m, attestation.NewJudge(nil, false, time.Now()))
+	// TPM2_PCR_Allocate (TPM 2.0 Part 3, 22.5), platform authorization, banks SHA-1 all and SHA-256 none.
+	command := []byte{0x80, 0x02, 0, 0, 0, 43, 0, 0, 0x01, 0x2b, 0x40, 0, 0, 0x0c, 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0,
+		0, 0, 0, 2, 0, 4, 3, 0xff, 0xff, 0xff, 0, 0x0b, 3, 0, 0, 0}
+	if err := m.emulator.Raw(func(conn *swtpm.Conn) error {
+		answer, err := conn.Send(command)
+		if err == nil && (len(answer) < 10 || binary.BigEndian.Uint32(answer[6:]) != 0) {
+			t.Fatalf("TPM2_PCR_Allocate: %x", answer)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.emulator.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	q := quoted(t, m, c)
+	if q == nil || len(q.Statement)+len(q.PCRs)+len(q.Log) != 0 || !strings.Contains(q.NoLog, "no SHA-256 PCRs") {
+		t.Errorf("%+v", q)
+	}
+	m.clean(t)
 }

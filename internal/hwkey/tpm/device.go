@@ -195,14 +195,23 @@ func (a *attestor) Prove(digest [sha256.Size]byte, quote bool) (p device.Proof, 
 		}
 		return err
 	})
-	if p.Quote != nil && err == nil {
+	if p.Quote != nil && p.Quote.NoLog == "" && err == nil {
 		p.Quote.Log, p.Quote.NoLog = platform.BootLog()
 	}
 	return p, a.device.why(err, a.ak.Enrollment)
 }
 
+// hasSHA256 reports whether the TPM keeps the PCRs that are quoted.
+func (c *chip) hasSHA256() bool {
+	rsp, err := tpm2.PCRRead{PCRSelectionIn: selection(device.QuotedPCRs[:1])}.Execute(c)
+	return err != nil || len(rsp.PCRValues.Digests) == 1
+}
+
 // quote has the AK sign the PCRs, and reads them. Should one be extended in between, the server sees that they differ.
 func (c *chip) quote(ak object, digest [sha256.Size]byte) (*device.Quote, error) {
+	if !c.hasSHA256() {
+		return &device.Quote{NoLog: "the TPM keeps no SHA-256 PCRs: switch that bank on in the firmware's setup"}, nil
+	}
 	rsp, err := tpm2.Quote{
 		SignHandle:     ak.auth(),
 		QualifyingData: tpm2.TPM2BData{Buffer: digest[:]},

@@ -86,6 +86,27 @@ func (f *listFlags) check() error {
 	return nil
 }
 
+// again is the command line that goes on where this one stopped.
+func (f *listFlags) again() string {
+	line := fmt.Sprintf("tctl devices ls --limit=%d", f.Limit)
+	for _, x := range [][2]string{{"os", f.os}, {"status", f.Status}, {"owner", f.Owner}, {"level", f.Level}, {"noticed", f.Finding}, {"query", f.Query}} {
+		if x[1] != "" {
+			line += fmt.Sprintf(" --%s=%s", x[0], quoted(x[1]))
+		}
+	}
+	return line
+}
+
+// quoted is a value as a shell takes it.
+func quoted(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.@:/", r)
+	}) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // listDevices gathers pages until it has what was asked for.
 func (t commands) listDevices(ctx context.Context, f listFlags) error {
 	if err := f.check(); err != nil {
@@ -115,7 +136,7 @@ func (t commands) listDevices(ctx context.Context, f listFlags) error {
 		return err
 	}
 	if l.After != "" {
-		fmt.Fprintf(t.Err, "There are more: tctl devices ls --limit=%d --after=%s\n", f.Limit, l.After)
+		fmt.Fprintf(t.Err, "There are more: %s --after=%s\n", f.again(), l.After)
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ type trustFlags struct {
 	deviceFlags
 	issuers []string
 	key     bool
+	ekHash  string
 	yes     bool
 }
 
@@ -38,6 +39,7 @@ func (t commands) devicesTrust() *cobra.Command {
 	f.add(c)
 	c.Flags().StringSliceVar(&f.issuers, "issuer", nil, "files with certificates of authorities above the EK certificate, PEM or DER")
 	c.Flags().BoolVar(&f.key, "this-key", false, "approve this one endorsement key and no authority")
+	c.Flags().StringVar(&f.ekHash, "ek-hash", "", "go on only if this is the hash, as the refusal on the device said it")
 	c.Flags().BoolVar(&f.yes, "yes", false, "do not ask")
 	return c
 }
@@ -60,6 +62,10 @@ func (t commands) trust(ctx context.Context, f trustFlags) error {
 		return err
 	}
 	t.showEndorsement(e)
+	if f.ekHash != "" && !strings.EqualFold(f.ekHash, e.EKHash) {
+		return fault.New(fault.Conflict, "another TPM came as device %q since", e.AssetTag).WithReason("ek_hash_mismatch").
+			WithCause("its endorsement key is %s, not %s", e.EKHash, strings.ToLower(f.ekHash)).WithFix("tsh device enroll   (on the device, again)")
+	}
 	switch {
 	case f.key || len(e.Chain) == 0:
 		return t.approveKey(ctx, c, e, f.yes)

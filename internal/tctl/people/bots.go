@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -111,7 +112,14 @@ func (t commands) botsList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return t.printAccounts(format, rows)
+		return format.Print(t.Out, rows, func(w io.Writer) error {
+			cells := cellsOf(rows)
+			for i := range cells {
+				cells[i] = append(cells[i], tool.Or(strings.Join(rows[i].Addresses, ","), "any"))
+			}
+			console.Table(w, []string{"Bot", "Roles", "Logins", "Status", "Addresses"}, cells)
+			return nil
+		})
 	})
 	tool.FormatFlag(c, &format)
 	return c

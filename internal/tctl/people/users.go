@@ -137,6 +137,8 @@ type userRow struct {
 	Roles  []string            `json:"roles"`
 	Traits map[string][]string `json:"traits,omitempty"`
 	Locked bool                `json:"locked"`
+	// Addresses are those that a bot logs in from.
+	Addresses []string `json:"addresses,omitempty"`
 }
 
 // accounts lists users of one kind.
@@ -153,7 +155,7 @@ func (t commands) accounts(ctx context.Context, kind identity.Kind) ([]userRow, 
 	for _, res := range list {
 		a, ok := res.Spec.(*identity.Account)
 		if ok && (a.Kind == identity.Bot) == (kind == identity.Bot) {
-			rows = append(rows, userRow{a.Name, a.Roles, a.Traits, a.Locked(time.Now())})
+			rows = append(rows, userRow{a.Name, a.Roles, a.Traits, a.Locked(time.Now()), a.Addresses})
 		}
 	}
 	return rows, nil
@@ -174,17 +176,20 @@ func (t commands) usersList() *cobra.Command {
 
 func (t commands) printAccounts(format console.Format, rows []userRow) error {
 	return format.Print(t.Out, rows, func(w io.Writer) error {
-		var cells [][]string
-		for _, r := range rows {
-			status := "active"
-			if r.Locked {
-				status = "locked"
-			}
-			cells = append(cells, []string{r.Name, strings.Join(r.Roles, ","), strings.Join(r.Traits["logins"], ","), status})
-		}
-		console.Table(w, []string{"User", "Roles", "Logins", "Status"}, cells)
+		console.Table(w, []string{"User", "Roles", "Logins", "Status"}, cellsOf(rows))
 		return nil
 	})
+}
+
+func cellsOf(rows []userRow) (cells [][]string) {
+	for _, r := range rows {
+		status := "active"
+		if r.Locked {
+			status = "locked"
+		}
+		cells = append(cells, []string{r.Name, strings.Join(r.Roles, ","), strings.Join(r.Traits["logins"], ","), status})
+	}
+	return cells
 }
 
 func (t commands) usersRemove() *cobra.Command {

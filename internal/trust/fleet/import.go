@@ -37,11 +37,10 @@ type Imported struct {
 }
 
 // MaxImport is how many devices one Import takes; perTxn how many of them share a transaction: each takes an operation
-// for itself, one for its tag, and two for its event and the event's place in the index of times, of 100 that a
-// transaction has.
+// for itself, one for its tag and one for its event, of 100 that a transaction has.
 const (
 	MaxImport = 500
-	perTxn    = 24
+	perTxn    = 30
 )
 
 // Import registers devices. Each is created, there already, or refused by itself: what became of it is at its place.

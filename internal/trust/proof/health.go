@@ -17,10 +17,13 @@ import (
 // wantsQuote reports whether the machine's start is to be quoted: a role of the user demands Secure Boot, or the device
 // has a baseline. Only TPMs quote.
 func (l *proving) wantsQuote(ctx context.Context) (bool, error) {
-	if l.cred.Kind != device.TPM2 {
+	switch based := l.health.Baseline != nil; {
+	case based && l.cred.Kind != device.TPM2:
+		return false, fault.New(fault.Denied, "the device does not prove what it booted, and it has a baseline").WithReason(device.BootUnproven).
+			WithCause("a %s key quotes nothing", l.cred.Kind).WithFix("ask a device admin: tctl devices baseline --asset-tag=%s --clear", l.before.AssetTag)
+	case l.cred.Kind != device.TPM2:
 		return false, nil
-	}
-	if l.health.Baseline != nil {
+	case based:
 		return true, nil
 	}
 	return l.demandsSecureBoot(ctx)

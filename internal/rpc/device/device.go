@@ -1,4 +1,5 @@
-package rpc
+// Package device answers TrustService: it carries enrollments and what administrators do with one device.
+package device
 
 import (
 	"context"
@@ -12,23 +13,29 @@ import (
 	pb "github.com/sallyport/sallyport/api/sallyport/v1"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/trust"
 	"github.com/sallyport/sallyport/internal/wire"
 )
 
-// enrollTime is how long one enrollment may take: TPMs are slow, and somebody may have to allow it.
-const enrollTime = 5 * time.Minute
+// EnrollTime is how long one enrollment may take: TPMs are slow, and somebody may have to allow it.
+const EnrollTime = 5 * time.Minute
 
-type trustHandler struct{ s *Server }
+// Handler is a sallyportv1connect.TrustServiceHandler. Caller tells who makes a call.
+type Handler struct {
+	Use    *trust.Service
+	Caller func(context.Context) identity.Caller
+}
 
 func ref(r *pb.DeviceRef) trust.Ref {
 	os, _ := device.ParseOS(r.GetOsType())
 	return trust.Ref{ID: r.GetDeviceId(), Tag: r.GetAssetTag(), OS: os}
 }
 
-func (h *trustHandler) Enroll(ctx context.Context, stream *connect.BidiStream[pb.EnrollRequest, pb.EnrollResponse]) error {
-	ctx, cancel := context.WithTimeout(ctx, enrollTime)
+// Enroll is of the service.
+func (h *Handler) Enroll(ctx context.Context, stream *connect.BidiStream[pb.EnrollRequest, pb.EnrollResponse]) error {
+	ctx, cancel := context.WithTimeout(ctx, EnrollTime)
 	defer cancel()
 	first, err := stream.Receive()
 	if err != nil {
@@ -38,7 +45,7 @@ func (h *trustHandler) Enroll(ctx context.Context, stream *connect.BidiStream[pb
 	if start == nil {
 		return fault.New(fault.Invalid, "an enrollment begins with its start")
 	}
-	key, err := publicKey(start.SessionKey)
+	key, err := wire.PublicKey(start.SessionKey)
 	if err != nil {
 		return err
 	}
@@ -47,7 +54,7 @@ func (h *trustHandler) Enroll(ctx context.Context, stream *connect.BidiStream[pb
 	ready := func(_ context.Context, registered bool) error {
 		return stream.Send(&pb.EnrollResponse{Step: &pb.EnrollResponse_Ready{Ready: &pb.EnrollReady{Registered: registered}}})
 	}
-	return h.s.use.Trust.Enroll(ctx, caller(ctx), e, ready, &enrollStream{stream})
+	return h.Use.Enroll(ctx, h.Caller(ctx), e, ready, &enrollStream{stream})
 }
 
 type enrollStream struct {
@@ -83,10 +90,11 @@ func (e *enrollStream) Send(_ context.Context, msg []byte) error {
 	return e.stream.Send(&pb.EnrollResponse{Step: &pb.EnrollResponse_Device{Device: msg}})
 }
 
-func (h *trustHandler) RegisterDevice(ctx context.Context, r *connect.Request[pb.RegisterDeviceRequest]) (*connect.Response[pb.RegisterDeviceResponse], error) {
+// RegisterDevice is of the service.
+func (h *Handler) RegisterDevice(ctx context.Context, r *connect.Request[pb.RegisterDeviceRequest]) (*connect.Response[pb.RegisterDeviceResponse], error) {
 	d := device.Device{OSType: device.OS(r.Msg.OsType), AssetTag: r.Msg.AssetTag, Owner: r.Msg.Owner, EKHash: r.Msg.EkHash,
 		Source: &device.Source{Name: r.Msg.Source, Origin: "api"}}
-	res, err := h.s.use.Trust.Register(ctx, caller(ctx), d)
+	res, err := h.Use.Register(ctx, h.Caller(ctx), d)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +102,9 @@ func (h *trustHandler) RegisterDevice(ctx context.Context, r *connect.Request[pb
 	return connect.NewResponse(&pb.RegisterDeviceResponse{Device: m}), err
 }
 
-func (h *trustHandler) CreateEnrollToken(ctx context.Context, r *connect.Request[pb.CreateEnrollTokenRequest]) (*connect.Response[pb.CreateEnrollTokenResponse], error) {
-	token, expires, d, err := h.s.use.Trust.Token(ctx, caller(ctx), ref(r.Msg.Device), r.Msg.Owner, time.Duration(r.Msg.TtlSeconds)*time.Second)
+// CreateEnrollToken is of the service.
+func (h *Handler) CreateEnrollToken(ctx context.Context, r *connect.Request[pb.CreateEnrollTokenRequest]) (*connect.Response[pb.CreateEnrollTokenResponse], error) {
+	token, expires, d, err := h.Use.Token(ctx, h.Caller(ctx), ref(r.Msg.Device), r.Msg.Owner, time.Duration(r.Msg.TtlSeconds)*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +112,9 @@ func (h *trustHandler) CreateEnrollToken(ctx context.Context, r *connect.Request
 	return connect.NewResponse(&pb.CreateEnrollTokenResponse{Token: token, Expires: timestamppb.New(expires), Device: m}), err
 }
 
-func (h *trustHandler) ListEnrollTokens(ctx context.Context, _ *connect.Request[pb.ListEnrollTokensRequest]) (*connect.Response[pb.ListEnrollTokensResponse], error) {
-	list, err := h.s.use.Trust.Tokens(ctx, caller(ctx))
+// ListEnrollTokens is of the service.
+func (h *Handler) ListEnrollTokens(ctx context.Context, _ *connect.Request[pb.ListEnrollTokensRequest]) (*connect.Response[pb.ListEnrollTokensResponse], error) {
+	list, err := h.Use.Tokens(ctx, h.Caller(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -116,12 +126,14 @@ func (h *trustHandler) ListEnrollTokens(ctx context.Context, _ *connect.Request[
 	return connect.NewResponse(out), nil
 }
 
-func (h *trustHandler) DeleteEnrollToken(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.DeleteEnrollTokenResponse], error) {
-	return connect.NewResponse(&pb.DeleteEnrollTokenResponse{}), h.s.use.Trust.RevokeToken(ctx, caller(ctx), ref(r.Msg))
+// DeleteEnrollToken is of the service.
+func (h *Handler) DeleteEnrollToken(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.DeleteEnrollTokenResponse], error) {
+	return connect.NewResponse(&pb.DeleteEnrollTokenResponse{}), h.Use.RevokeToken(ctx, h.Caller(ctx), ref(r.Msg))
 }
 
-func (h *trustHandler) UnenrollDevice(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.Resource], error) {
-	res, err := h.s.use.Trust.Unenroll(ctx, caller(ctx), ref(r.Msg))
+// UnenrollDevice is of the service.
+func (h *Handler) UnenrollDevice(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.Resource], error) {
+	res, err := h.Use.Unenroll(ctx, h.Caller(ctx), ref(r.Msg))
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +141,9 @@ func (h *trustHandler) UnenrollDevice(ctx context.Context, r *connect.Request[pb
 	return connect.NewResponse(m), err
 }
 
-func (h *trustHandler) GetMyDevice(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.GetMyDeviceResponse], error) {
-	d, err := h.s.use.Trust.Mine(ctx, caller(ctx), ref(r.Msg))
+// GetMyDevice is of the service.
+func (h *Handler) GetMyDevice(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.GetMyDeviceResponse], error) {
+	d, err := h.Use.Mine(ctx, h.Caller(ctx), ref(r.Msg))
 	if fault.Is(err, fault.NotFound) {
 		return connect.NewResponse(&pb.GetMyDeviceResponse{}), nil
 	}
@@ -139,7 +152,7 @@ func (h *trustHandler) GetMyDevice(ctx context.Context, r *connect.Request[pb.De
 	}
 	out := &pb.GetMyDeviceResponse{Registered: true, Enrolled: d.Enrolled(), DeviceId: d.ID, AssetTag: d.AssetTag, Owner: d.Owner}
 	for i, c := range d.Credentials {
-		if u := caller(ctx).User; i == 0 || u != nil && c.Owner == u.Name {
+		if u := h.Caller(ctx).User; i == 0 || u != nil && c.Owner == u.Name {
 			out.CredentialId, out.Level, out.Owner = c.ID, string(c.Attestation), c.Owner
 		}
 	}
