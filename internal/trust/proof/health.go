@@ -133,23 +133,33 @@ func (l *proving) compare(boot *device.Boot, now time.Time) error {
 		return nil
 	}
 	base := *l.health.Baseline
-	if len(base.PCRs) == 0 {
-		if base.Pin(boot) {
-			base.Time, l.health.Baseline = now, &base
-			return nil
-		}
-	}
-	differ := base.Differs(boot)
-	if len(differ) == 0 {
-		l.health.Settle(device.BootChanged)
+	if len(base.PCRs) == 0 && base.Pin(boot) {
+		base.Time, l.health.Baseline = now, &base
 		return nil
 	}
-	var list []string
-	for _, pcr := range differ {
-		list = append(list, fmt.Sprintf("PCR %d (%s)", pcr, bootlog.Describe(pcr)))
+	differ := base.Differs(boot)
+	switch {
+	case len(differ) == 0:
+		l.health.Settle(device.BootChanged)
+		return nil
+	case len(base.PCRs) == 0: // some PCR is extended after the start
+		missing := slices.DeleteFunc(differ, func(pcr int) bool { return boot.PCRs[pcr] != "" })
+		text := "the event log does not replay to " + describe(missing)
+		l.health.Note(device.Finding{Reason: device.BootUnproven, Text: text, Time: now})
+		return fault.New(fault.Denied, "the device does not prove what its baseline is to pin").WithReason(device.BootUnproven).
+			WithCause("%s", text).WithFix("ask a device admin: tctl devices baseline --asset-tag=%s --pcrs=0,2,4,7", l.before.AssetTag)
 	}
-	text := fmt.Sprintf("not what it was on %s: %s", base.Time.Format(time.DateOnly), strings.Join(list, ", "))
+	text := fmt.Sprintf("not what it was on %s: %s", base.Time.Format(time.DateOnly), describe(differ))
 	l.health.Note(device.Finding{Reason: device.BootChanged, Text: text, Time: now})
 	return fault.New(fault.Denied, "the device booted something else than its baseline").WithReason(device.BootChanged).
 		WithCause("%s", text).WithFix("ask a device admin: tctl devices baseline --asset-tag=%s --accept", l.before.AssetTag)
+}
+
+// describe names PCRs with what is measured into them.
+func describe(pcrs []int) string {
+	var list []string
+	for _, pcr := range pcrs {
+		list = append(list, fmt.Sprintf("PCR %d (%s)", pcr, bootlog.Describe(pcr)))
+	}
+	return strings.Join(list, ", ")
 }

@@ -95,3 +95,32 @@ func TestUnproven(t *testing.T) {
 		}
 	}
 }
+
+// TestBaselineOfWhatIsNotProven: a baseline on a PCR that the log does not replay to is not taken, and says which.
+func TestBaselineOfWhatIsNotProven(t *testing.T) {
+	boot := &device.Boot{Time: noon, PCRs: map[int]string{0: "a", 4: "b"}}
+	for _, r := range []struct {
+		base   device.Baseline
+		reason string
+	}{
+		{device.Baseline{Watch: []int{0, 4}}, ""},
+		{device.Baseline{Watch: []int{0, 9}}, device.BootUnproven},
+		{device.Baseline{Watch: []int{0}, PCRs: map[int]string{0: "a"}}, ""},
+		{device.Baseline{Watch: []int{0}, PCRs: map[int]string{0: "x"}}, device.BootChanged},
+		{device.Baseline{Watch: []int{9}, PCRs: map[int]string{9: "x"}}, device.BootChanged},
+	} {
+		l, _ := seen(t, nil, nil, device.Data{})
+		base := r.base
+		l.health.Baseline = &base
+		err := l.compare(boot, noon)
+		if (err == nil) != (r.reason == "") || err != nil && !fault.Because(err, r.reason) {
+			t.Errorf("%+v: %v, want %q", r.base, err, r.reason)
+		}
+		if err == nil && len(l.health.Baseline.PCRs) != len(r.base.Watch) {
+			t.Errorf("%+v: pinned %+v", r.base, l.health.Baseline)
+		}
+		if len(base.PCRs) != len(r.base.PCRs) {
+			t.Errorf("%+v: the record that was read is changed", r.base)
+		}
+	}
+}
