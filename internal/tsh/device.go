@@ -92,14 +92,9 @@ func (a *app) enroll(ctx context.Context, f enrollFlags) error {
 // byItself enrolls a device for somebody without the right to enroll, where the cluster has registered devices enroll by
 // themselves: what a login does, but with the person there to consent. Where it does not, the refusal stands.
 func (e *enrolling) byItself(ctx context.Context, dev hwkey.Device, refused error) error {
-	c := e.state.call()
-	hello, err := c.Hello(ctx)
-	c.Close()
-	if err != nil || !hello.AutoEnroll {
-		return refused
-	}
 	e.auto = true
-	if err = e.run(ctx, dev); fault.Is(err, fault.NotFound) {
+	err := e.run(ctx, dev)
+	if fault.Because(err, "auto_enroll_off") || fault.Is(err, fault.NotFound) {
 		return refused
 	}
 	return err
