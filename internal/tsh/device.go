@@ -94,7 +94,7 @@ func (a *app) enroll(ctx context.Context, f enrollFlags) error {
 func (e *enrolling) byItself(ctx context.Context, dev hwkey.Device, refused error) error {
 	e.auto = true
 	err := e.run(ctx, dev)
-	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Denied) {
+	if fault.Because(err, "auto_enroll_off") || fault.Is(err, fault.NotFound) {
 		return refused
 	}
 	return err
