@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "boot": cmdBoot, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
-			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground,
+			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground, "chip": cmdChip,
 			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin, "disk": cmdDisk,
 		},
 		Condition: func(c string) (bool, error) {

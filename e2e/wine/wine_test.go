@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,13 +19,49 @@ import (
 	"github.com/sallyport/sallyport/internal/swtpm/firmware"
 )
 
+// built is where the programs are, once for all tests; TestMain removes it.
+var built = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "wine-programs") })
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := built(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// sources looks at every source, so that the test's cached result goes when one changes: what is run here is built by
+// another process, of which the cache knows nothing.
+func sources(t *testing.T) {
+	t.Helper()
+	for _, top := range []string{"../../cmd", "../../internal", "../../api", "../../go.sum"} {
+		err := filepath.WalkDir(top, func(path string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // programs builds tsh.exe, and the server's programs for this machine.
 func programs(t *testing.T) (exe, dir string) {
 	t.Helper()
-	dir = t.TempDir()
-	run(t, []string{"CGO_ENABLED=0", "GOOS=windows", "GOARCH=amd64"}, "../..", "go", "build", "-trimpath", "-o", dir+"/", "./cmd/tsh")
+	sources(t)
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe = filepath.Join(dir, "tsh.exe")
+	if _, err := os.Stat(exe); err == nil {
+		return exe, dir
+	}
 	run(t, []string{"CGO_ENABLED=0"}, "../..", "go", "build", "-trimpath", "-o", dir+"/", "./cmd/sallyport", "./cmd/tctl")
-	return filepath.Join(dir, "tsh.exe"), dir
+	run(t, []string{"CGO_ENABLED=0", "GOOS=windows", "GOARCH=amd64"}, "../..", "go", "build", "-trimpath", "-o", dir+"/", "./cmd/tsh")
+	return exe, dir
 }
 
 // server is a running cluster with one node.
@@ -290,18 +327,47 @@ func TestActivation(t *testing.T) {
 			}
 		})
 	}
+	t.Run("administrators too are refused", func(t *testing.T) {
+		m := newMachine(t, exe, swtpm.Options{EK: true})
+		m.env = append(m.env, "SALLYPORT_TEST_TPM_PLAIN=no command line holds this")
+		s.user("refused")
+		m.want(0, "password\n", []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=refused"})
+		r := m.want(1, "", []string{"device", "enroll", "--current-device"}, "ERROR: the credential could not be activated", "0x80280400")
+		if strings.Contains(r.out, "enrolled") || m.tpm.Count(tpm2.TPMCCActivateCredential) != 0 {
+			t.Error(r)
+		}
+		m.want(255, "", []string{"ssh", node, "true"}, "this login carries no device proof")
+	})
+	t.Run("a login asks nobody", func(t *testing.T) {
+		m := newMachine(t, exe, swtpm.Options{EK: true})
+		s.tctl("password", "users", "add", "auto", "--roles=access,require-trusted-device", "--logins=root", "--password-file=-")
+		login := []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=auto"}
+		m.want(0, "password\n", login)
+		tag := strings.TrimSpace(m.want(0, "", []string{"device", "asset-tag"}).out)
+		s.tctl("", "devices", "add", "--os=windows", "--asset-tag="+tag, "--owner=auto")
+		preference := strings.ReplaceAll(s.tctl("", "get", "cap"), "auto_enroll: false", "")
+		s.tctl(strings.Replace(preference, "device_trust:", "device_trust:\n    auto_enroll: true", 1), "create", "-f", "-")
+		m.env = append(m.env, plain)
+		r := m.want(0, "password\n", login, "no device proof: enrolling needs administrator's rights, and nobody was asked for them; to fix: tsh device enroll --current-device")
+		if m.tpm.Count(tpm2.TPMCCActivateCredential) != 0 {
+			t.Error("a copy was started", r)
+		}
+		m.want(0, "", []string{"device", "enroll", "--current-device"}, "Windows enrolled") // as it says
+		m.eventually("ssh", node, "true")
+	})
 	t.Run("authorization unknown", func(t *testing.T) {
 		m := newMachine(t, exe, swtpm.Options{EK: true, EndorsementAuth: "endorsement password"})
 		s.user("stranger")
 		m.want(0, "password\n", []string{"login", "--proxy=" + s.proxy, "--ca-pin=" + s.pin, "--user=stranger"})
-		m.want(1, "", []string{"device", "enroll", "--current-device"}, "the TPM's endorsement password is set")
+		m.want(1, "", []string{"device", "enroll", "--current-device"}, "the TPM's endorsement password is set", "Clear-Tpm")
 	})
 }
 
 // TestUnits runs the tests of Windows files as Windows programs.
 func TestUnits(t *testing.T) {
 	p := boot(t)
-	for _, pkg := range []string{"hwkey", "hwkey/elevation", "hostinfo"} {
+	sources(t)
+	for _, pkg := range []string{"hwkey", "hwkey/elevation", "hostinfo", "profile"} {
 		t.Run(pkg, func(t *testing.T) {
 			dir := t.TempDir()
 			exe := filepath.Join(dir, "units.exe")

@@ -56,13 +56,17 @@ func (v vector) binding() Binding {
 
 func vectors(t testing.TB) []vector {
 	t.Helper()
-	b, err := os.ReadFile("testdata/device-v1.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out []vector
-	if err := json.Unmarshal(b, &out); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"device-v1.json", "device-v1-enclave.json"} {
+		b, err := os.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var some []vector
+		if err := json.Unmarshal(b, &some); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, some...)
 	}
 	return out
 }

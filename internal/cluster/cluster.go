@@ -33,7 +33,7 @@ type PictureAge struct {
 	Live  role.Duration `json:"live,omitempty"`
 }
 
-// The ages where nothing else is set, and how short and how long they may be set: agents ask every 5 s.
+// The ages where nothing else is set, and how short and how long they may be set.
 const (
 	DefaultAdmitAge = 30 * time.Second
 	DefaultLiveAge  = 5 * time.Minute

@@ -127,9 +127,43 @@ func TestSMBIOS(t *testing.T) {
 	}
 }
 
+// TestSMBIOSDamaged reads what is whole of a table, and nothing behind what is not.
+func TestSMBIOSDamaged(t *testing.T) {
+	system := structure(1, []byte{1, 2, 0, 3}, "Maker", "Model 7", "SYS42")
+	lying := structure(1, []byte{1, 2, 0, 3}, "Maker", "Model 7", "SYS42")
+	lying[1] = 255 // it says that it is longer than the table
+	short := rsmb(system, structure(3, []byte{1, 3, 0, 0, 2}, "Maker", "TAG-1"))
+	binary.LittleEndian.PutUint32(short[4:], uint32(len(system)))
+	for name, r := range map[string]struct {
+		raw  []byte
+		want device.Data
+	}{
+		"nothing":                    {nil, device.Data{}},
+		"a header alone":             {rsmb(), device.Data{}},
+		"half a header":              {rsmb()[:5], device.Data{}},
+		"a length of 3":              {rsmb([]byte{1, 3, 0, 0, 0, 0}), device.Data{}},
+		"a length behind the end":    {rsmb(lying), device.Data{}},
+		"strings that never end":     {rsmb(system[:len(system)-1]), device.Data{}},
+		"a string that is not there": {rsmb(structure(1, []byte{1, 9, 0, 8}, "Maker")), device.Data{}},
+		"no strings":                 {rsmb(structure(1, []byte{1, 2, 0, 3})), device.Data{}},
+		"an old, short structure":    {rsmb(structure(3, []byte{1}, "Maker"), system), device.Data{ModelIdentifier: "Model 7", SystemSerialNumber: "SYS42"}},
+		"a table shorter than told":  {short, device.Data{ModelIdentifier: "Model 7", SystemSerialNumber: "SYS42"}},
+		"two of a kind, the first":   {rsmb(system, structure(1, []byte{1, 1, 0, 2}, "Other", "SYS43")), device.Data{ModelIdentifier: "Model 7", SystemSerialNumber: "SYS42"}},
+		"two of a kind, one empty": {rsmb(structure(2, []byte{1, 0, 0, 0}, "Maker"), structure(2, []byte{1, 0, 0, 2}, "Maker", "BOARD9")),
+			device.Data{BaseBoardSerial: "BOARD9"}},
+	} {
+		var d device.Data
+		smbios(r.raw, &d)
+		if d != r.want {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
 func FuzzSMBIOS(f *testing.F) {
 	f.Add(sample)
 	f.Add(sample[:40])
+	f.Add(rsmb(structure(3, []byte{1}, "Maker"), structure(1, []byte{1, 9, 0, 8}, "Maker")))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var d device.Data

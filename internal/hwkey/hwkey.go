@@ -78,7 +78,7 @@ var (
 	ErrMoved = fault.New(fault.Denied, "the device key is another machine's: the disk was moved, or the files were copied").
 			WithReason("device_moved").WithFix("tsh device enroll --current-device")
 	ErrTagChanged = fault.New(fault.Conflict, "this machine's asset tag is another than at its enrollment").WithReason("tag_changed").
-			WithFix("tsh device enroll --current-device")
+			WithFix("ask a device admin: tctl devices accept --asset-tag=TAG")
 	ErrFirmwareChanged = fault.New(fault.Conflict, "the TPM's firmware is another than at the enrollment").WithReason("tpm_firmware_changed").
 				WithFix("tsh device enroll --current-device   (the cluster then knows the new one)")
 	ErrNoParent = fault.New(fault.Unavailable, "the TPM has no storage key and its owner password is set").
@@ -86,7 +86,8 @@ var (
 			WithFix("sudo tpm2_createprimary -C o -P OWNER-PASSWORD -G rsa2048 -c srk.ctx && sudo tpm2_evictcontrol -C o -P OWNER-PASSWORD -c srk.ctx 0x81000001")
 	ErrEndorsement = fault.New(fault.Unavailable, "the TPM's endorsement password is set").
 			WithReason("tpm_endorsement_auth").WithFix("sudo tpm2_changeauth -c endorsement -p PASSWORD")
-	ErrNoEnclave = fault.New(fault.Unsupported, "this machine has no Secure Enclave").WithReason("enclave_missing")
+	ErrNoEnclave = fault.New(fault.Unsupported, "this machine has no Secure Enclave").WithReason("enclave_missing").
+			WithFix("ask an administrator to allow software keys, then: tsh device enroll --current-device")
 	// ErrEntitlements is OSStatus -34018 of macOS.
 	ErrEntitlements = fault.New(fault.Denied, "binary missing signature or entitlements").WithReason("enclave_entitlements").
 			WithFix("install the signed tsh of your release, then: tsh device enroll --current-device")

@@ -90,7 +90,12 @@ func CreateTemp(dir string) (*os.File, error) {
 // exposed reads the file's list of rights: whoever of others is let read makes it so, and so does no list at all.
 func exposed(path string, _ fs.FileInfo) (string, bool) {
 	fix := fmt.Sprintf(`icacls "%s" /inheritance:r /grant:r "%%USERNAME%%:F"`, path)
-	sd, err := windows.GetNamedSecurityInfo(path, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+	f, err := os.Open(path) // by name, Windows would not take a long one
+	if err != nil {
+		return fix, !errors.Is(err, fs.ErrPermission) // what is not to be read says so itself
+	}
+	defer func() { _ = f.Close() }()
+	sd, err := windows.GetSecurityInfo(windows.Handle(f.Fd()), windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
 	if err != nil {
 		return fix, true
 	}

@@ -25,8 +25,13 @@ type attributes struct {
 	LoginIP  netip.Addr          `json:"login_ip,omitzero"`
 	PinnedIP netip.Addr          `json:"pinned_ip,omitzero"`
 	MFA      string              `json:"mfa_device,omitempty"`
-	Serial   string              `json:"serial,omitempty"`
-	IssuedAt time.Time           `json:"issued_at"`
+	issue
+}
+
+// issue is which certificate it is.
+type issue struct {
+	Serial   string    `json:"serial,omitempty"`
+	IssuedAt time.Time `json:"issued_at"`
 }
 
 // attributesVersion is the only version that this build reads.
@@ -41,8 +46,8 @@ func (u *User) attributes() ([]byte, error) {
 	}
 	return json.Marshal(attributes{
 		V: attributesVersion, Cluster: u.Cluster, Kind: u.Kind, Roles: u.Roles, Traits: u.Traits, Device: u.Device,
-		Key: u.KeyPolicy, Grant: u.Grant, LoginIP: u.LoginIP, PinnedIP: u.PinnedIP, MFA: u.MFADevice, Serial: u.Validity.Serial,
-		IssuedAt: u.Validity.IssuedAt.UTC(),
+		Key: u.KeyPolicy, Grant: u.Grant, LoginIP: u.LoginIP, PinnedIP: u.PinnedIP, MFA: u.MFADevice,
+		issue: issue{u.Validity.Serial, u.Validity.IssuedAt.UTC()},
 	})
 }
 

@@ -66,17 +66,16 @@ type connection struct {
 	slots   chan struct{} // one for each channel that is open
 	running sync.WaitGroup
 
-	mu        sync.Mutex
-	sessions  map[*sessionChannel]struct{} // guarded by mu
-	listeners map[string]*remoteForward    // guarded by mu: by what the client asked for
-	leases    [rights]lease                // guarded by mu
-	denials   int                          // guarded by mu
-	noMore    bool                         // guarded by mu: the client promised to open no session any more
+	mu       sync.Mutex
+	sessions map[*sessionChannel]struct{} // guarded by mu
+	forwards forwards                     // guarded by mu
+	denials  int                          // guarded by mu
+	noMore   bool                         // guarded by mu: the client promised to open no session any more
 }
 
 func newConnection(n *Node, a *authenticated, s *gate.Session) *connection {
 	c := &connection{node: n, ssh: a.conn, session: s, slots: make(chan struct{}, maxChannels),
-		sessions: map[*sessionChannel]struct{}{}, listeners: map[string]*remoteForward{}}
+		sessions: map[*sessionChannel]struct{}{}, forwards: forwards{listeners: map[string]*remoteForward{}}}
 	c.ctx, c.cancel = context.WithCancel(s.Context())
 	for r := range rights {
 		c.newLease(r)

@@ -165,9 +165,9 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 	f := &remoteForward{listener: l, address: m.Address, port: uint32(tcp.Port)}
 	key := forwardRequest{m.Address, f.port}.key()
 	c.mu.Lock()
-	full := len(c.listeners) >= maxListeners || c.listeners[key] != nil || ctx.Err() != nil
+	full := len(c.forwards.listeners) >= maxListeners || c.forwards.listeners[key] != nil || ctx.Err() != nil
 	if !full {
-		c.listeners[key] = f
+		c.forwards.listeners[key] = f
 	}
 	c.mu.Unlock()
 	if full {
@@ -211,11 +211,11 @@ func (c *connection) unlisten(payload []byte) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.listeners[m.key()]
+	f := c.forwards.listeners[m.key()]
 	if f == nil {
 		return false
 	}
-	delete(c.listeners, m.key())
+	delete(c.forwards.listeners, m.key())
 	f.listener.Close()
 	return true
 }
@@ -223,9 +223,9 @@ func (c *connection) unlisten(payload []byte) bool {
 func (c *connection) closeListeners() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for k, f := range c.listeners {
+	for k, f := range c.forwards.listeners {
 		f.listener.Close()
-		delete(c.listeners, k)
+		delete(c.forwards.listeners, k)
 	}
 }
 

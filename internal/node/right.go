@@ -21,6 +21,12 @@ type lease struct {
 	end context.CancelFunc
 }
 
+// forwards are what a connection carries beside its sessions, and the rights that it does so by.
+type forwards struct {
+	listeners map[string]*remoteForward // by what the client asked for
+	leases    [rights]lease
+}
+
 func granted(l access.Limits, r right) bool {
 	return (r == rightPort && l.PortForwarding) || (r == rightAgent && l.AgentForwarding)
 }
@@ -30,12 +36,12 @@ func granted(l access.Limits, r right) bool {
 func (c *connection) lease(r right) (context.Context, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.leases[r].ctx, granted(c.session.Limits(), r)
+	return c.forwards.leases[r].ctx, granted(c.session.Limits(), r)
 }
 
 func (c *connection) newLease(r right) {
 	ctx, end := context.WithCancel(c.ctx)
-	c.leases[r] = lease{ctx, end}
+	c.forwards.leases[r] = lease{ctx, end}
 }
 
 // watchLimits ends what was begun under a right once the right is taken back.
@@ -51,7 +57,7 @@ func (c *connection) watchLimits() {
 				c.closeListeners()
 			}
 			c.mu.Lock()
-			c.leases[r].end()
+			c.forwards.leases[r].end()
 			c.newLease(r)
 			c.mu.Unlock()
 		}

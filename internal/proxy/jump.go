@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/sshcert"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
@@ -70,36 +70,11 @@ type jumpUser struct{}
 
 // verify takes a user certificate of this cluster that no lock refuses.
 func (p *Proxy) verify(meta ssh.ConnMetadata, key ssh.PublicKey) (*identity.User, error) {
-	cert, ok := key.(*ssh.Certificate)
-	if !ok {
-		return nil, errors.New("not a certificate")
-	}
 	picture, _ := p.Pictures.Current()
-	checker := ssh.CertChecker{Clock: p.Now, SupportedCriticalOptions: []string{"source-address"},
-		IsUserAuthority: func(k ssh.PublicKey) bool {
-			for _, a := range picture.Authorities.SSHUser {
-				if bytes.Equal(a.Marshal(), k.Marshal()) {
-					return true
-				}
-			}
-			return false
-		}}
-	if cert.CertType != ssh.UserCert || len(cert.ValidPrincipals) == 0 {
-		return nil, errors.New("not a user certificate")
-	}
-	if !checker.IsUserAuthority(cert.SignatureKey) {
-		return nil, errors.New("certificate of another authority")
-	}
 	// The login name means nothing here: the certificate says who it is.
-	if err := checker.CheckCert(cert.ValidPrincipals[0], cert); err != nil {
-		return nil, err
-	}
-	u, err := identity.FromSSH(cert)
+	u, err := sshcert.Rules{Authorities: picture.Authorities.SSHUser, Cluster: p.Cluster, Now: p.Now()}.User("", key)
 	if err != nil {
 		return nil, err
-	}
-	if u.Cluster != p.Cluster {
-		return nil, fmt.Errorf("certificate of cluster %q", u.Cluster)
 	}
 	if addr, ok := meta.RemoteAddr().(*net.TCPAddr); u.PinnedIP.IsValid() && (!ok || addr.AddrPort().Addr().Unmap() != u.PinnedIP.Unmap()) {
 		return nil, errors.New("certificate pinned to another address")

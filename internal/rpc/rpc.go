@@ -33,10 +33,12 @@ import (
 	fleetcase "github.com/sallyport/sallyport/internal/trust/fleet"
 )
 
-// maxMessage bounds one message, in bytes; maxHeader the headers of a request.
+// maxMessage bounds one message, in bytes; maxHeader the headers of a request. What is smaller than compressMin goes as
+// it is: heartbeats spent more on compression than on all else.
 const (
-	maxMessage = 4 << 20
-	maxHeader  = 64 << 10
+	maxMessage  = 4 << 20
+	maxHeader   = 64 << 10
+	compressMin = 4 << 10
 )
 
 // UseCases are what the server's calls arrive at.
@@ -102,7 +104,7 @@ func (s *Server) Close(ctx context.Context) {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	opts := []connect.HandlerOption{
-		connect.WithInterceptors(&interceptor{server: s}), connect.WithReadMaxBytes(maxMessage),
+		connect.WithInterceptors(&interceptor{server: s}), connect.WithReadMaxBytes(maxMessage), connect.WithCompressMinBytes(compressMin),
 		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
 			s.log.Error("call panicked", "method", spec.Procedure, "panic", p)
 			return connect.NewError(connect.CodeInternal, nil)

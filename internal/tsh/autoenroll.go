@@ -8,6 +8,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hostinfo"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/hwkey/local"
 )
 
 // autoEnroll enrolls this device behind a login without one, where the cluster has registered devices enroll by
@@ -16,7 +17,7 @@ func (a *app) autoEnroll(ctx context.Context, s *state) {
 	if s.login == nil || s.login.Identity.Device != nil {
 		return
 	}
-	dev, err := a.device(s, false)
+	dev, err := local.Open(local.Options{Dir: s.home.DeviceDir(s.profile.Cluster), TPM: a.Env("TSH_TPM"), Unattended: true})
 	if err != nil {
 		return
 	}

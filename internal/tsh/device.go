@@ -77,11 +77,25 @@ func (a *app) enroll(ctx context.Context, f enrollFlags) error {
 	if err == nil {
 		err = e.run(ctx, dev)
 	}
+	if fault.Because(err, "not_granted") && e.token == "" {
+		err = e.byItself(ctx, dev, err)
+	}
 	if noHardware(err) {
 		err = e.software(ctx, err)
 	}
 	if err != nil && e.registered {
 		fmt.Fprintf(a.Out, "Device %q/%s registered\n", e.tag, e.claims.OSType.Title())
+	}
+	return err
+}
+
+// byItself enrolls a device for somebody without the right to enroll, where the cluster has registered devices enroll by
+// themselves: what a login does, but with the person there to consent. Where it does not, the refusal stands.
+func (e *enrolling) byItself(ctx context.Context, dev hwkey.Device, refused error) error {
+	e.auto = true
+	err := e.run(ctx, dev)
+	if fault.Because(err, "auto_enroll_off") || fault.Is(err, fault.NotFound) {
+		return refused
 	}
 	return err
 }

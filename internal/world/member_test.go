@@ -12,7 +12,11 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	pb "github.com/sallyport/sallyport/api/sallyport/v1"
+	"github.com/sallyport/sallyport/api/sallyport/v1/sallyportv1connect"
+	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/client/member"
+	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -205,4 +209,29 @@ func TestA73JoinTokens(t *testing.T) {
 		t.Fatalf("%d hosts joined by one token", won)
 	}
 	w.Refused(h.join(token, ""), "invalid_join_token", event.HostJoin)
+}
+
+// TestA76FollowsNoFeed has a node of another build follow the feed: it would not enforce what it cannot read.
+func TestA76FollowsNoFeed(t *testing.T) {
+	w := world.New(t, nil)
+	h := newHost(t, w)
+	if err := h.join(h.token("", "node"), "db1"); err != nil {
+		t.Fatal(err)
+	}
+	c := w.Address().Call(&tls.Certificate{Certificate: [][]byte{h.TLS}, PrivateKey: h.key})
+	defer c.Close()
+	transport, base, opts := c.Transport()
+	for _, protocol := range []uint32{0, cluster.ProtocolVersion + 1} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		stream := sallyportv1connect.NewFeedServiceClient(transport, base, opts...).Follow(ctx)
+		if err := stream.Send(&pb.FollowRequest{Ping: 1, Version: "v0.0.9", ProtocolVersion: protocol}); err != nil {
+			t.Fatal(err)
+		}
+		m, err := stream.Receive()
+		cancel()
+		if m != nil || !fault.Because(client.FromRPC(err), "protocol_version") {
+			t.Fatalf("protocol %d: it was told %v, %v", protocol, m, err)
+		}
+		w.Refused(client.FromRPC(err), "protocol_version", event.Auth)
+	}
 }

@@ -27,12 +27,14 @@ import (
 	"github.com/sallyport/sallyport/internal/wire"
 )
 
-// pingEvery is how often a host asks whether its picture is current, silence how long it waits for any answer before it
-// follows anew.
-const (
-	pingEvery = 5 * time.Second
-	silence   = 20 * time.Second
-)
+// silence is how long a host waits for any answer before it follows anew.
+const silence = 20 * time.Second
+
+// pingEvery is how often a host asks whether its picture is current: four times in the age that still lets somebody in.
+func pingEvery(m *snapshot.Mirror) time.Duration {
+	picture, _ := m.Current()
+	return min(picture.Settings.AdmitAge(), cluster.DefaultAdmitAge) / 4
+}
 
 // Host calls auth as a host.
 type Host struct {
@@ -191,7 +193,7 @@ func (h *Host) Follow(ctx context.Context, f Follower) error {
 
 // ping sends the mirror's clock, which comes back as the echo, what is served, and what becomes of sessions.
 func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[pb.FollowRequest, pb.FollowResponse]) error {
-	tick := time.NewTicker(pingEvery)
+	tick := time.NewTimer(pingEvery(f.Mirror))
 	defer tick.Stop()
 	served := time.Time{}
 	m := &pb.FollowRequest{Version: cluster.Version, ProtocolVersion: cluster.ProtocolVersion}
@@ -221,6 +223,7 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 		select {
 		case <-tick.C:
 			due = true
+			tick.Reset(pingEvery(f.Mirror))
 		case <-news:
 			select { // what comes in a moment goes along
 			case <-time.After(tellAfter):

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/sallyport/sallyport/internal/fault"
 )
 
 // How long each thing may take: a person's answer to UAC (which gives up by itself after two minutes), the copy's start
@@ -62,10 +64,15 @@ func Activate(q Request) ([]byte, error) {
 	if err := f.SetDeadline(time.Now().Add(exchangeTime)); err != nil {
 		return nil, ErrElevation.Wrapping(err)
 	}
-	if err := send(f, q); err != nil {
-		return nil, ErrElevation.Wrapping(err).WithCause("%v", err)
+	var secret []byte
+	if err = send(f, q); err == nil {
+		secret, err = readAnswer(f)
 	}
-	return readAnswer(f)
+	var told *fault.Error
+	if err != nil && !errors.As(err, &told) {
+		return nil, ErrElevation.Wrapping(err).WithCause("it gave no answer: %v", err)
+	}
+	return secret, err
 }
 
 // Serve answers one request on the pipe that the process parent made, and ends.

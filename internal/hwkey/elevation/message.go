@@ -137,6 +137,8 @@ func cut(s string) string { return s[:min(len(s), 512)] }
 var (
 	ErrRefused = fault.New(fault.Denied, "administrator's rights were refused, and the TPM activates a credential for an administrator alone").
 			WithReason("elevation_refused").WithFix("tsh device enroll --current-device   (and consent, or have an administrator do so)")
+	ErrUnasked = fault.New(fault.Denied, "enrolling needs administrator's rights, and nobody was asked for them").
+			WithReason("elevation_unasked").WithFix("tsh device enroll --current-device")
 	ErrElevation = fault.New(fault.Unavailable, "no program with administrator's rights could be asked").
 			WithReason("elevation_failed").WithFix("tsh device enroll --current-device   (from a prompt that was opened as administrator)")
 )

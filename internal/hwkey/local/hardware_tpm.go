@@ -8,7 +8,13 @@ import (
 )
 
 // hardware is the TPM.
-func hardware(o Options) (hwkey.Device, error) { return tpm.Open(o.Dir, o.TPM), nil }
+func hardware(o Options) (hwkey.Device, error) {
+	d := tpm.Open(o.Dir, o.TPM)
+	if o.Unattended {
+		d = d.Unattended()
+	}
+	return d, nil
+}
 
 func openEnclave(string) (hwkey.Device, error) { return nil, hwkey.ErrNoEnclave }
 

@@ -12,6 +12,8 @@ type Options struct {
 	Dir      string // the device's directory for one cluster: TSH_HOME/device/CLUSTER
 	TPM      string // TSH_TPM: a TPM device file or an emulator's socket
 	Software bool   // a new enrollment uses key files instead of hardware
+	// Unattended puts no question to the person: an enrollment that would need an administrator's consent fails.
+	Unattended bool
 }
 
 // Open gives this machine's device: of the kind that it was enrolled with or, before an enrollment, the platform's

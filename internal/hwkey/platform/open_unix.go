@@ -130,5 +130,11 @@ func (s socket) Send(command []byte) ([]byte, error) {
 // EndorsementAuth is empty: these platforms keep no endorsement password for us to read.
 func EndorsementAuth() ([]byte, error) { return nil, nil }
 
+// KeepsEndorsementAuth says whether the platform keeps the endorsement password, for administrators to use.
+const KeepsEndorsementAuth = false
+
+// EndorsementRefused is the fault of an endorsement password that is not the one that was given.
+func EndorsementRefused(err error) error { return hwkey.ErrEndorsement.Wrapping(err) }
+
 // ForAdministrators is never so: who may open the TPM may activate.
 func ForAdministrators(error) bool { return false }

@@ -78,6 +78,16 @@ func ForAdministrators(err error) bool {
 	return false
 }
 
+// KeepsEndorsementAuth says whether the platform keeps the endorsement password, for administrators to use.
+const KeepsEndorsementAuth = true
+
+// EndorsementRefused is the fault of an endorsement password that is not the one that was given. Windows does not know it
+// then, and a clear takes it away.
+func EndorsementRefused(err error) error {
+	return hwkey.ErrEndorsement.Wrapping(err).WithCause("Windows does not know it").
+		WithFix("save the BitLocker recovery key, clear the TPM (Clear-Tpm, as administrator), then: tsh device enroll --current-device")
+}
+
 var getOwnerAuth = windows.NewLazySystemDLL("tbs.dll").NewProc("Tbsi_Get_OwnerAuth")
 
 // EndorsementAuth reads the endorsement password that Windows set; empty where it keeps none, or tells it to

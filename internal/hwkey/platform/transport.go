@@ -6,6 +6,8 @@
 //
 //	dial(path) (transport.TPMCloser, error)  the TPM, opened
 //	EndorsementAuth() ([]byte, error)        the endorsement password that the platform tells
+//	KeepsEndorsementAuth                     whether it has one to tell
+//	EndorsementRefused(error) error          the fault of one that the TPM did not take
 //	ForAdministrators(error) bool            whether an administrator would not have been refused so
 package platform
 

@@ -16,7 +16,11 @@ func (a *attestor) Activate(blob, encrypted []byte) ([]byte, error) {
 	}
 	q := elevation.Request{EK: a.ek.name, Key: a.ak, Blob: blob, Encrypted: encrypted}
 	secret, err := Activate(a.device.path, q)
-	if err != nil && platform.ForAdministrators(err) {
+	switch {
+	case err == nil || !platform.ForAdministrators(err):
+	case a.device.unattended:
+		return nil, elevation.ErrUnasked.Wrapping(err)
+	default:
 		return elevation.Activate(q)
 	}
 	return secret, err

@@ -23,13 +23,22 @@ type tpmTransport = transport.TPM
 type Device struct {
 	dir  string // where the device key is kept
 	path string // of the TPM; "" is the platform's own
+
+	unattended bool // nobody is there to consent to anything
 }
 
 var _ hwkey.Device = (*Device)(nil)
 
 // Open gives the device that keeps its key in dir. The TPM at path (a device file or an emulator's socket, "" for the
 // platform's own) is opened when it is needed.
-func Open(dir, path string) *Device { return &Device{dir, path} }
+func Open(dir, path string) *Device { return &Device{dir: dir, path: path} }
+
+// Unattended is the same device with nobody there to consent: what the platform keeps to administrators fails.
+func (d *Device) Unattended() *Device {
+	c := *d
+	c.unattended = true
+	return &c
+}
 
 // Kind is device.TPM2.
 func (*Device) Kind() device.Kind { return device.TPM2 }

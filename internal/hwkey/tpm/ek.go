@@ -130,7 +130,7 @@ func (c *chip) openEK(s ekSpec) (object, *tpm2.TPMTPublic, error) {
 	}
 	o, err := c.primary(tpm2.TPMRHEndorsement, s.template, auth)
 	if authFailed(err) {
-		return object{}, nil, hwkey.ErrEndorsement.Wrapping(err)
+		return object{}, nil, platform.EndorsementRefused(err)
 	}
 	if err != nil {
 		return object{}, nil, err
@@ -193,7 +193,7 @@ func (c *chip) activate(s ekSpec, ak object, blob, encrypted []byte) ([]byte, er
 			NonceTPM:      nonce,
 		}.Execute(t)
 		if authFailed(err) {
-			return hwkey.ErrEndorsement.Wrapping(err)
+			return platform.EndorsementRefused(err)
 		}
 		if err != nil || s.policy == nil {
 			return err

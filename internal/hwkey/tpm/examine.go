@@ -96,7 +96,7 @@ func (x *examination) lockout() bool {
 	if s, err := x.chip.property(tpm2.TPMPTLockoutInterval); err == nil {
 		cause += fmt.Sprintf(", one is forgotten every %s", time.Duration(s)*time.Second)
 	}
-	x.add("lockout", "", hwkey.ErrLockout.WithCause("%s; keys of tsh have no password and go on working", cause))
+	x.minor("lockout", hwkey.ErrLockout.WithCause("%s; keys of tsh have no password and go on working", cause))
 	return true
 }
 
@@ -134,7 +134,7 @@ func (x *examination) endorsement() bool {
 
 // password names an endorsement password that nobody tells us, which keeps from enrolling but not from logging in.
 func (x *examination) password(flags uint32) {
-	if flags&endorsementAuthSet == 0 {
+	if flags&endorsementAuthSet == 0 || platform.KeepsEndorsementAuth {
 		return
 	}
 	auth, err := platform.EndorsementAuth()

@@ -4,7 +4,6 @@ package feed
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -179,7 +178,7 @@ func (f *follower) send(ctx context.Context, ping uint64) error {
 func (f *follower) echo(ping uint64) *pb.FollowResponse {
 	m := &pb.FollowResponse{Pong: ping, Revision: f.sent.Load(), Time: timestamppb.New(f.Now())}
 	if h := f.Feed.Heads(); h != nil && h.Number != f.heads {
-		if raw, err := json.Marshal(h); err == nil {
+		if raw := f.printed.headsOf(h); raw != nil {
 			m.Heads, f.heads = raw, h.Number
 		}
 	}

@@ -229,7 +229,8 @@ func (x *examination) tag() {
 	const name = "asset tag"
 	switch {
 	case x.told && differs(x.kept, x.p.Tag):
-		x.warn(name, hwkey.ErrTagChanged.WithCause("it was enrolled as %s, and says %s", x.kept.AssetTag, x.p.Tag))
+		x.warn(name, hwkey.ErrTagChanged.WithCause("it was enrolled as %s, and says %s", x.kept.AssetTag, x.p.Tag).
+			WithFix("ask a device admin: tctl devices accept --asset-tag=%s", x.kept.AssetTag))
 	case x.told:
 		x.ok(name, "%s", x.kept.AssetTag)
 	case x.p.Tag != "":
@@ -281,6 +282,10 @@ func (x *examination) standing(ctx context.Context) {
 	if err != nil {
 		x.failed(name, err)
 		return
+	}
+	for _, finding := range st.Findings {
+		x.warn(name, fault.New(fault.Conflict, "the cluster noticed of this device: %s", finding).WithReason("device_finding").
+			WithFix("ask a device admin: tctl devices accept --asset-tag=%s", st.AssetTag))
 	}
 	if m := Missing(st, x.told, x.kept.CredentialID, x.p.Login.Identity.Device != nil); m != nil {
 		x.failed(name, m)
