@@ -27,7 +27,7 @@ var floors = [][]string{
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                                                   // 2b: engines that may use 2a
 	4: {"login", "login/bots", "trust", "trust/proof", "trust/fleet", "membership", "roster", "census", "client", "client/member", "client/census", "client/fleet", "client/enroll", "gate"}, // 3: use cases
 	5: {"rpc", "rpc/fleet", "rpc/device", "rpc/feed", "rpc/census", "proxy", "node", "database", "kube", "app", "web", "session", "listener", "sshagent"},                                    // 4: doors
-	6: {"daemon", "daemon/command", "quickstart", "tsh", "tsh/doctor", "tctl", "tctl/tool", "tctl/people", "tctl/resource", "tctl/machines", "tctl/sessions"},                                // 5: assembly
+	6: {"daemon", "daemon/command", "quickstart", "tsh", "tsh/doctor", "tsh/tool", "tsh/remote", "tctl", "tctl/tool", "tctl/people", "tctl/resource", "tctl/machines", "tctl/sessions"},      // 5: assembly
 	7: {"cmd/sallyport", "cmd/tsh", "cmd/tctl"},
 }
 

@@ -9,15 +9,16 @@ import (
 	"github.com/sallyport/sallyport/internal/hostinfo"
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/hwkey/local"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
 
 // autoEnroll enrolls this device behind a login without one, where the cluster has registered devices enroll by
 // themselves and this one is registered. What keeps it from being tried is nobody's business; a try that fails is told.
-func (a *app) autoEnroll(ctx context.Context, s *state) {
-	if s.login == nil || s.login.Identity.Device != nil {
+func (a *app) autoEnroll(ctx context.Context, s *tool.State) {
+	if s.Login == nil || s.Login.Identity.Device != nil {
 		return
 	}
-	dev, err := local.Open(local.Options{Dir: s.home.DeviceDir(s.profile.Cluster), TPM: a.Env("TSH_TPM"), Unattended: true})
+	dev, err := local.Open(local.Options{Dir: s.Home.DeviceDir(s.Profile.Cluster), TPM: a.Env("TSH_TPM"), Unattended: true})
 	if err != nil {
 		return
 	}
@@ -25,13 +26,13 @@ func (a *app) autoEnroll(ctx context.Context, s *state) {
 		return
 	}
 	e := &enrolling{app: a, state: s, auto: true}
-	e.claims, e.tag = hostinfo.Collect(cluster.Version, a.now())
+	e.claims, e.tag = hostinfo.Collect(cluster.Version, a.Now())
 	if e.tag == "" {
 		if e.tag, err = dev.Tag(); err != nil || e.tag == "" {
 			return
 		}
 	}
-	c := s.call()
+	c := s.Call()
 	defer c.Close()
 	st, err := c.MyDevice(ctx, client.DeviceRef{Tag: e.tag, OS: e.claims.OSType})
 	if err != nil || !st.Registered || st.Enrolled {

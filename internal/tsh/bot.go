@@ -13,12 +13,13 @@ import (
 	"github.com/sallyport/sallyport/internal/hostinfo"
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/hwkey/local"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
 
 // botting is one login of a machine by itself.
 type botting struct {
 	*app
-	state    *state
+	state    *tool.State
 	fresh    string // the session key's file
 	key      hwkey.Key
 	attestor hwkey.Attestor // of a machine that is enrolled by this login
@@ -28,17 +29,17 @@ type botting struct {
 
 // botLogin logs a machine in: with a token it is bound to the bot, by its device where it has one, else by a key that is
 // kept here; later by the same.
-func (a *app) botLogin(ctx context.Context, s *state, f loginFlags) error {
+func (a *app) botLogin(ctx context.Context, s *tool.State, f loginFlags) error {
 	token, err := a.secret(f.token)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(s.home.KeyFile(s.profile)), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(s.Home.KeyFile(s.Profile)), 0o700); err != nil {
 		return err
 	}
-	b := &botting{app: a, state: s, fresh: s.home.KeyFile(s.profile) + ".new"}
+	b := &botting{app: a, state: s, fresh: s.Home.KeyFile(s.Profile) + ".new"}
 	defer os.Remove(b.fresh)
-	b.request = client.LoginRequest{User: s.profile.User, TTL: f.ttl, Bot: &client.Bot{Token: token}}
+	b.request = client.LoginRequest{User: s.Profile.User, TTL: f.ttl, Bot: &client.Bot{Token: token}}
 	if token != "" {
 		err = b.first()
 	} else {
@@ -48,9 +49,9 @@ func (a *app) botLogin(ctx context.Context, s *state, f loginFlags) error {
 		return err
 	}
 	b.request.Key = b.key.Public()
-	c := s.address.Call(nil)
+	c := s.Address.Call(nil)
 	defer c.Close()
-	got, err := s.address.Login(ctx, c, b.request, nil)
+	got, err := s.Address.Login(ctx, c, b.request, nil)
 	if err != nil {
 		b.forget()
 		return err
@@ -68,8 +69,8 @@ func (a *app) botLogin(ctx context.Context, s *state, f loginFlags) error {
 func (b *botting) first() error {
 	s, bot := b.state, b.request.Bot
 	var err error
-	bot.Claims, bot.Tag = hostinfo.Collect(cluster.Version, b.now())
-	if b.dev, err = b.device(s, false); err == nil {
+	bot.Claims, bot.Tag = hostinfo.Collect(cluster.Version, b.Now())
+	if b.dev, err = b.Device(s, false); err == nil {
 		err = b.enrolling()
 	}
 	if err == nil {
@@ -79,7 +80,7 @@ func (b *botting) first() error {
 		return err
 	}
 	b.dev, b.attestor = nil, nil
-	key, err := local.NewKey(s.home.BotKey(s.profile))
+	key, err := local.NewKey(s.Home.BotKey(s.Profile))
 	if err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func (b *botting) enrolling() error {
 // again prepares a later login, by what the first one left here.
 func (b *botting) again() error {
 	s := b.state
-	kept, err := local.LoadKey(s.home.BotKey(s.profile), b.Env("TSH_TPM"))
+	kept, err := local.LoadKey(s.Home.BotKey(s.Profile), b.Env("TSH_TPM"))
 	if err == nil {
 		b.request.Bot.Key = kept
 		b.key, err = local.NewKey(b.fresh)
@@ -121,8 +122,8 @@ func (b *botting) again() error {
 		return err
 	}
 	if key == nil {
-		return fault.New(fault.NotFound, "this machine has neither a device nor a key of bot %q", s.profile.User).WithReason("bot_no_key").
-			WithFix("ask an administrator: tctl bots reset %s", s.profile.User)
+		return fault.New(fault.NotFound, "this machine has neither a device nor a key of bot %q", s.Profile.User).WithReason("bot_no_key").
+			WithFix("ask an administrator: tctl bots reset %s", s.Profile.User)
 	}
 	b.key, b.request.Device = key, proof
 	return nil
@@ -131,8 +132,8 @@ func (b *botting) again() error {
 // bound keeps what the bot is bound to here, once the login has come through.
 func (b *botting) bound(got client.Certificates) error {
 	s := b.state
-	if !slices.Contains(s.profile.Bots, s.profile.User) {
-		s.profile.Bots = append(s.profile.Bots, s.profile.User)
+	if !slices.Contains(s.Profile.Bots, s.Profile.User) {
+		s.Profile.Bots = append(s.Profile.Bots, s.Profile.User)
 	}
 	if b.attestor == nil {
 		return nil
@@ -144,7 +145,7 @@ func (b *botting) bound(got client.Certificates) error {
 	if err := b.attestor.Keep(hwkey.Enrollment{Kind: b.dev.Kind(), DeviceID: w.DeviceID, AssetTag: w.AssetTag, CredentialID: w.CredentialID, Level: w.Level}); err != nil {
 		return err
 	}
-	if err := os.Remove(s.home.BotKey(s.profile)); err == nil { // of a time when the machine had no device
+	if err := os.Remove(s.Home.BotKey(s.Profile)); err == nil { // of a time when the machine had no device
 		fmt.Fprintln(b.Err, "the bot's key in a file was removed: its device stands for it now")
 	}
 	return nil
@@ -153,6 +154,6 @@ func (b *botting) bound(got client.Certificates) error {
 // forget removes a key that was made for a login which did not come through.
 func (b *botting) forget() {
 	if b.request.Bot.Token != "" && b.request.Bot.Key != nil {
-		_ = os.Remove(b.state.home.BotKey(b.state.profile))
+		_ = os.Remove(b.state.Home.BotKey(b.state.Profile))
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/hostinfo"
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/tsh/doctor"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
 
 func (a *app) deviceCommand() *cobra.Command {
@@ -33,7 +34,7 @@ type enrollFlags struct {
 
 func (a *app) enrollCommand() *cobra.Command {
 	var f enrollFlags
-	c := &cobra.Command{Use: "enroll", Short: "Enroll this device", Args: exactly(0),
+	c := &cobra.Command{Use: "enroll", Short: "Enroll this device", Args: tool.Exactly(0),
 		Example: "  tsh device enroll --current-device\n  tsh device enroll --token=TOKEN",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.token == "" && !f.current {
@@ -49,7 +50,7 @@ func (a *app) enrollCommand() *cobra.Command {
 // enrolling is one enrollment under way.
 type enrolling struct {
 	*app
-	state      *state
+	state      *tool.State
 	claims     device.Data
 	tag        string
 	token      string
@@ -59,7 +60,7 @@ type enrolling struct {
 }
 
 func (a *app) enroll(ctx context.Context, f enrollFlags) error {
-	s, err := a.load(ctx)
+	s, err := a.Load(ctx)
 	if err != nil {
 		return err
 	}
@@ -67,13 +68,13 @@ func (a *app) enroll(ctx context.Context, f enrollFlags) error {
 	if e.token, err = a.secret(f.token); err != nil {
 		return err
 	}
-	e.claims, e.tag = hostinfo.Collect(cluster.Version, a.now())
+	e.claims, e.tag = hostinfo.Collect(cluster.Version, a.Now())
 	if e.token == "" {
 		if err := e.secondFactor(ctx); err != nil {
 			return err
 		}
 	}
-	dev, err := a.device(s, false)
+	dev, err := a.Device(s, false)
 	if err == nil {
 		err = e.run(ctx, dev)
 	}
@@ -109,7 +110,7 @@ func noHardware(err error) bool {
 // software enrolls a key file, which the cluster takes only where it allows software keys; else the missing hardware
 // is what the person is told of.
 func (e *enrolling) software(ctx context.Context, missing error) error {
-	dev, err := e.app.device(e.state, true)
+	dev, err := e.app.Device(e.state, true)
 	if err != nil {
 		return err
 	}
@@ -120,7 +121,7 @@ func (e *enrolling) software(ctx context.Context, missing error) error {
 }
 
 func (e *enrolling) secondFactor(ctx context.Context) error {
-	c := e.state.call()
+	c := e.state.Call()
 	defer c.Close()
 	hello, err := c.Hello(ctx)
 	if err != nil || len(hello.SecondFactors) == 0 {
@@ -133,7 +134,7 @@ func (e *enrolling) secondFactor(ctx context.Context) error {
 // run enrolls a device, keeps its key and upgrades the certificates at once.
 func (e *enrolling) run(ctx context.Context, dev hwkey.Device) error {
 	s := e.state
-	fresh := s.home.KeyFile(s.profile) + ".new"
+	fresh := s.Home.KeyFile(s.Profile) + ".new"
 	defer os.Remove(fresh)
 	key, err := dev.NewSession(fresh)
 	if err != nil {
@@ -148,9 +149,9 @@ func (e *enrolling) run(ctx context.Context, dev hwkey.Device) error {
 			return err
 		}
 	}
-	c := s.call()
+	c := s.Call()
 	defer c.Close()
-	welcome, err := enroll.Run(ctx, s.address, c, enroll.Request{User: s.profile.User, Certificate: s.login.TLS.Raw, SessionKey: key.Public(), Key: attestor,
+	welcome, err := enroll.Run(ctx, s.Address, c, enroll.Request{User: s.Profile.User, Certificate: s.Login.TLS.Raw, SessionKey: key.Public(), Key: attestor,
 		Claims: e.claims, Token: e.token, Register: e.token == "" && !e.auto, Auto: e.auto, OS: e.claims.OSType, AssetTag: e.tag, OTP: e.otp,
 		Registered: func() { e.registered = true }})
 	if err != nil {
@@ -176,9 +177,9 @@ func (e *enrolling) upgrade(ctx context.Context, dev hwkey.Device, key hwkey.Key
 	if err != nil {
 		return err
 	}
-	c := s.call()
+	c := s.Call()
 	defer c.Close()
-	got, err := s.address.Login(ctx, c, client.LoginRequest{User: s.profile.User, Key: key.Public(), Certificate: s.login.TLS.Raw,
+	got, err := s.Address.Login(ctx, c, client.LoginRequest{User: s.Profile.User, Key: key.Public(), Certificate: s.Login.TLS.Raw,
 		Device: &client.DeviceProof{Key: attestor, CredentialID: kept.CredentialID, Claims: e.claims}}, nil)
 	if err == nil {
 		err = got.DeviceFault
@@ -191,15 +192,15 @@ func (e *enrolling) upgrade(ctx context.Context, dev hwkey.Device, key hwkey.Key
 }
 
 func (a *app) collectCommand() *cobra.Command {
-	return &cobra.Command{Use: "collect", Short: "Print what this device says of itself, as JSON", Example: "  tsh device collect", Args: exactly(0),
+	return &cobra.Command{Use: "collect", Short: "Print what this device says of itself, as JSON", Example: "  tsh device collect", Args: tool.Exactly(0),
 		RunE: func(*cobra.Command, []string) error {
-			claims, _ := hostinfo.Collect(cluster.Version, a.now())
+			claims, _ := hostinfo.Collect(cluster.Version, a.Now())
 			return console.Format("json").Print(a.Out, claims, nil)
 		}}
 }
 
 func (a *app) assetTagCommand() *cobra.Command {
-	return &cobra.Command{Use: "asset-tag", Short: "Print this device's asset tag", Example: "  tsh device asset-tag", Args: exactly(0),
+	return &cobra.Command{Use: "asset-tag", Short: "Print this device's asset tag", Example: "  tsh device asset-tag", Args: tool.Exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			tag, err := a.tag()
 			if err != nil {
@@ -213,13 +214,13 @@ func (a *app) assetTagCommand() *cobra.Command {
 // tag is what this device is called: what the cluster calls it once it is enrolled, what the machine says, or what
 // its endorsement key is hashed to.
 func (a *app) tag() (string, error) {
-	_, tag := hostinfo.Collect(cluster.Version, a.now())
-	s, err := a.read()
-	if s == nil || s.profile == nil {
+	_, tag := hostinfo.Collect(cluster.Version, a.Now())
+	s, err := a.Read()
+	if s == nil || s.Profile == nil {
 		s = nil
 	}
 	if s != nil {
-		dev, derr := a.device(s, false)
+		dev, derr := a.Device(s, false)
 		if derr == nil {
 			if e, eerr := dev.Enrollment(); eerr == nil {
 				return e.AssetTag, nil
@@ -248,7 +249,7 @@ type standing struct {
 
 func (a *app) deviceStatusCommand() *cobra.Command {
 	var format string
-	c := &cobra.Command{Use: "status", Short: "Show what this device is to the cluster, and what is missing", Example: "  tsh device status", Args: exactly(0),
+	c := &cobra.Command{Use: "status", Short: "Show what this device is to the cluster, and what is missing", Example: "  tsh device status", Args: tool.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.standing(cmd.Context())
 			if err != nil {
@@ -261,23 +262,23 @@ func (a *app) deviceStatusCommand() *cobra.Command {
 }
 
 func (a *app) standing(ctx context.Context) (standing, error) {
-	s, err := a.load(ctx)
+	s, err := a.Load(ctx)
 	if err != nil {
 		return standing{}, err
 	}
-	st := standing{Cluster: s.profile.Cluster, Proven: s.login.Identity.Device != nil}
+	st := standing{Cluster: s.Profile.Cluster, Proven: s.Login.Identity.Device != nil}
 	if st.ThisDevice, err = a.tag(); err != nil {
 		return st, err
 	}
 	ref := client.DeviceRef{Tag: st.ThisDevice}
 	ref.OS, _ = device.ParseOS(string(hostOS(a)))
 	var kept hwkey.Enrollment
-	if dev, derr := a.device(s, false); derr == nil {
+	if dev, derr := a.Device(s, false); derr == nil {
 		if kept, derr = dev.Enrollment(); derr == nil {
 			st.KeyHere, ref = true, client.DeviceRef{ID: kept.DeviceID}
 		}
 	}
-	c := s.call()
+	c := s.Call()
 	defer c.Close()
 	if st.DeviceStanding, err = c.MyDevice(ctx, ref); err != nil {
 		return st, err
@@ -289,7 +290,7 @@ func (a *app) standing(ctx context.Context) (standing, error) {
 }
 
 func hostOS(a *app) device.OS {
-	claims, _ := hostinfo.Collect(cluster.Version, a.now())
+	claims, _ := hostinfo.Collect(cluster.Version, a.Now())
 	return claims.OSType
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/profile"
 	"github.com/sallyport/sallyport/internal/tsh/doctor"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
 
 type loginFlags struct {
@@ -39,7 +40,7 @@ type loginFlags struct {
 
 func (a *app) loginCommand() *cobra.Command {
 	var f loginFlags
-	c := &cobra.Command{Use: "login", Short: "Log in to a cluster", Args: exactly(0),
+	c := &cobra.Command{Use: "login", Short: "Log in to a cluster", Args: tool.Exactly(0),
 		Example: "  tsh login --proxy=proxy.example.com:3080 --user=alice\n  tsh login --user=alice",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.login(cmd.Context(), f) }}
 	fl := c.Flags()
@@ -62,25 +63,25 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.token != "" || slices.Contains(s.profile.Bots, s.profile.User) {
+	if f.token != "" || slices.Contains(s.Profile.Bots, s.Profile.User) {
 		return a.botLogin(ctx, s, f)
 	}
 	invite, err := a.secret(f.invite)
 	if err != nil {
 		return err
 	}
-	if err := hwkey.MakeDir(filepath.Dir(s.home.KeyFile(s.profile))); err != nil {
+	if err := hwkey.MakeDir(filepath.Dir(s.Home.KeyFile(s.Profile))); err != nil {
 		return err
 	}
-	fresh := s.home.KeyFile(s.profile) + ".new"
+	fresh := s.Home.KeyFile(s.Profile) + ".new"
 	defer os.Remove(fresh)
 	key, proof, deviceErr := a.sessionKey(s, fresh)
 	if key == nil {
 		return deviceErr
 	}
-	c := s.address.Call(nil)
+	c := s.Address.Call(nil)
 	defer c.Close()
-	got, err := s.address.Login(ctx, c, client.LoginRequest{User: s.profile.User, Invite: invite, TTL: f.ttl, Key: key.Public(), Device: proof}, person{a})
+	got, err := s.Address.Login(ctx, c, client.LoginRequest{User: s.Profile.User, Invite: invite, TTL: f.ttl, Key: key.Public(), Device: proof}, person{a})
 	if err != nil {
 		return err
 	}
@@ -101,21 +102,21 @@ func (a *app) login(ctx context.Context, f loginFlags) error {
 }
 
 // destination finds profile and authority: those that are kept, or those of a first contact.
-func (a *app) destination(ctx context.Context, f loginFlags) (*state, error) {
+func (a *app) destination(ctx context.Context, f loginFlags) (*tool.State, error) {
 	home, err := profile.Open(a.Env)
 	if err != nil {
 		return nil, err
 	}
-	s := &state{home: home}
+	s := &tool.State{Home: home}
 	if f.proxy == "" {
-		s.profile, err = home.Current()
-	} else if s.profile = home.ByProxy(f.proxy); s.profile == nil {
-		s.profile, err = a.firstContact(ctx, f)
+		s.Profile, err = home.Current()
+	} else if s.Profile = home.ByProxy(f.proxy); s.Profile == nil {
+		s.Profile, err = a.firstContact(ctx, f)
 	}
 	if err != nil {
 		return nil, err
 	}
-	authority, err := s.profile.Certificate()
+	authority, err := s.Profile.Certificate()
 	if err != nil {
 		return nil, err
 	}
@@ -125,15 +126,15 @@ func (a *app) destination(ctx context.Context, f loginFlags) (*state, error) {
 		}
 	}
 	if f.user != "" {
-		s.profile.User = f.user
+		s.Profile.User = f.user
 	}
-	if s.profile.User == "" {
-		s.profile.User = osUser(a.Env)
+	if s.Profile.User == "" {
+		s.Profile.User = tool.OSUser(a.Env)
 	}
-	if !identity.ValidName(s.profile.User) {
-		return nil, console.Usagef("--user: %q is no user name", s.profile.User)
+	if !identity.ValidName(s.Profile.User) {
+		return nil, console.Usagef("--user: %q is no user name", s.Profile.User)
 	}
-	s.address = client.Address{Addr: s.profile.Proxy, Cluster: s.profile.Cluster, Authority: authority}
+	s.Address = client.Address{Addr: s.Profile.Proxy, Cluster: s.Profile.Cluster, Authority: authority}
 	return s, nil
 }
 
@@ -178,7 +179,7 @@ func (a *app) secret(s string) (string, error) {
 
 // sessionKey makes a session key: in the enrolled device, with the proof for it, else in a file. An enrolled device
 // that cannot be used is told beside the key that is used instead.
-func (a *app) sessionKey(s *state, path string) (hwkey.Key, *client.DeviceProof, error) {
+func (a *app) sessionKey(s *tool.State, path string) (hwkey.Key, *client.DeviceProof, error) {
 	key, proof, err := a.deviceKey(s, path)
 	if err == nil && key != nil {
 		return key, proof, nil
@@ -191,8 +192,8 @@ func (a *app) sessionKey(s *state, path string) (hwkey.Key, *client.DeviceProof,
 }
 
 // deviceKey is sessionKey on an enrolled device; all nil where the device is not enrolled.
-func (a *app) deviceKey(s *state, path string) (hwkey.Key, *client.DeviceProof, error) {
-	dev, err := a.device(s, false)
+func (a *app) deviceKey(s *tool.State, path string) (hwkey.Key, *client.DeviceProof, error) {
+	dev, err := a.Device(s, false)
 	if err != nil {
 		if fault.Because(err, hwkey.ErrNoEnclave.Reason) {
 			return nil, nil, nil
@@ -214,16 +215,16 @@ func (a *app) deviceKey(s *state, path string) (hwkey.Key, *client.DeviceProof, 
 	if err != nil {
 		return nil, nil, err
 	}
-	claims, _ := hostinfo.Collect(cluster.Version, a.now())
+	claims, _ := hostinfo.Collect(cluster.Version, a.Now())
 	return key, &client.DeviceProof{Key: attestor, CredentialID: e.CredentialID, Claims: claims}, nil
 }
 
 // moved names a device key that came from another machine.
-func (a *app) moved(s *state, err error) error {
+func (a *app) moved(s *tool.State, err error) error {
 	if err == nil {
 		return nil
 	}
-	dev, derr := a.device(s, false)
+	dev, derr := a.Device(s, false)
 	if derr != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func (a *app) moved(s *state, err error) error {
 	if derr != nil {
 		return err
 	}
-	_, tag := hostinfo.Collect(cluster.Version, a.now())
+	_, tag := hostinfo.Collect(cluster.Version, a.Now())
 	return doctor.Moved(err, e, tag)
 }
 
@@ -256,7 +257,7 @@ func (a *app) warnAboutDevice(err error) {
 }
 
 // keep writes profile, key and certificates.
-func (a *app) keep(s *state, fresh string, key hwkey.Key, got client.Certificates) error {
+func (a *app) keep(s *tool.State, fresh string, key hwkey.Key, got client.Certificates) error {
 	cert, err := x509.ParseCertificate(got.TLS)
 	if err != nil {
 		return fmt.Errorf("user certificate: %w", err)
@@ -269,17 +270,17 @@ func (a *app) keep(s *state, fresh string, key hwkey.Key, got client.Certificate
 		return fault.New(fault.Invalid, "the certificate is for another key")
 	}
 	login := profile.Login{SSH: got.SSH, TLS: cert, DialTicket: got.DialTicket, HostAuthorities: got.HostAuthorities, JumpAuthorities: got.JumpAuthorities, Identity: u}
-	if err := os.Rename(fresh, s.home.KeyFile(s.profile)); err != nil {
+	if err := os.Rename(fresh, s.Home.KeyFile(s.Profile)); err != nil {
 		return err
 	}
-	if err := s.home.SaveLogin(s.profile, login); err != nil {
+	if err := s.Home.SaveLogin(s.Profile, login); err != nil {
 		return err
 	}
-	s.login, s.key = &login, key
+	s.Login, s.Key = &login, key
 	for _, n := range got.Notices {
 		fmt.Fprintln(a.Err, console.Safe(n))
 	}
-	return s.home.Save(s.profile)
+	return s.Home.Save(s.Profile)
 }
 
 // person answers a login's questions.
@@ -314,37 +315,14 @@ func (p person) NewPassword(context.Context) (string, error) {
 func (p person) NewOTP(_ context.Context, url string) (string, error) {
 	fmt.Fprintln(p.Err, "Scan this with an authenticator app, or type the secret in:")
 	if code, err := qr.Encode(url, qr.M); err == nil && p.Interactive() {
-		fmt.Fprint(p.Err, qrText(code, p.UTF8()))
+		fmt.Fprint(p.Err, console.QR(code, p.UTF8()))
 	}
 	fmt.Fprintln(p.Err, url)
 	return p.Ask("One-time code: ")
 }
 
-// qrText draws a code: two rows a line where the locale can, else two characters a square. Dark squares are drawn as
-// spaces, for terminals with a dark background; the quiet zone (ISO/IEC 18004) is four squares wide.
-func qrText(c *qr.Code, utf8 bool) string {
-	const quiet = 4
-	light := func(x, y int) bool { return !c.Black(x, y) }
-	var b strings.Builder
-	step := 2
-	if !utf8 {
-		step = 1
-	}
-	for y := -quiet; y < c.Size+quiet; y += step {
-		for x := -quiet; x < c.Size+quiet; x++ {
-			if !utf8 {
-				b.WriteString(map[bool]string{true: "##", false: "  "}[light(x, y)])
-				continue
-			}
-			b.WriteString(map[[2]bool]string{{true, true}: "█", {true, false}: "▀", {false, true}: "▄", {false, false}: " "}[[2]bool{light(x, y), light(x, y+1)}])
-		}
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
-
 func (a *app) logoutCommand() *cobra.Command {
-	return &cobra.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: exactly(0),
+	return &cobra.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: tool.Exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			home, err := profile.Open(a.Env)
 			if err != nil {
@@ -367,13 +345,13 @@ func (a *app) logoutCommand() *cobra.Command {
 }
 
 func (a *app) passwdCommand() *cobra.Command {
-	return &cobra.Command{Use: "passwd", Short: "Change your password", Example: "  tsh passwd", Args: exactly(0),
+	return &cobra.Command{Use: "passwd", Short: "Change your password", Example: "  tsh passwd", Args: tool.Exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.load(cmd.Context())
+			s, err := a.Load(cmd.Context())
 			if err != nil {
 				return err
 			}
-			c := s.call()
+			c := s.Call()
 			defer c.Close()
 			hello, err := c.Hello(cmd.Context())
 			if err != nil {

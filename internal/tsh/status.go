@@ -3,18 +3,16 @@ package tsh
 import (
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
-	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
 
 // shown is a login as `tsh status` shows it.
@@ -43,10 +41,10 @@ type shownDevice struct {
 
 func (a *app) statusCommand() *cobra.Command {
 	var format string
-	c := &cobra.Command{Use: "status", Short: "Show the current login", Example: "  tsh status\n  tsh status --format=json", Args: exactly(0),
+	c := &cobra.Command{Use: "status", Short: "Show the current login", Example: "  tsh status\n  tsh status --format=json", Args: tool.Exactly(0),
 		RunE: func(*cobra.Command, []string) error {
-			s, err := a.read()
-			if err != nil && (!fault.Because(err, "expired") || s.login == nil) {
+			s, err := a.Read()
+			if err != nil && (!fault.Because(err, "expired") || s.Login == nil) {
 				return err
 			}
 			if perr := a.printStatus(s, console.Format(format)); perr != nil {
@@ -58,11 +56,11 @@ func (a *app) statusCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) printStatus(s *state, format console.Format) error {
-	u := s.login.Identity
-	v := shown{ProfileURL: "https://" + s.profile.Proxy, User: u.Name, Cluster: u.Cluster, Roles: slices.Sorted(slices.Values(u.Roles)),
-		Logins: []string{}, ValidUntil: u.Validity.Expires, Extensions: u.Extensions(), left: u.Validity.Expires.Sub(a.now())}
-	for _, p := range s.login.SSH.ValidPrincipals {
+func (a *app) printStatus(s *tool.State, format console.Format) error {
+	u := s.Login.Identity
+	v := shown{ProfileURL: "https://" + s.Profile.Proxy, User: u.Name, Cluster: u.Cluster, Roles: slices.Sorted(slices.Values(u.Roles)),
+		Logins: []string{}, ValidUntil: u.Validity.Expires, Extensions: u.Extensions(), left: u.Validity.Expires.Sub(a.Now())}
+	for _, p := range s.Login.SSH.ValidPrincipals {
 		if !strings.HasPrefix(p, "-sallyport-nologin-") {
 			v.Logins = append(v.Logins, p)
 		}
@@ -121,73 +119,4 @@ func spell(d time.Duration) string {
 		return d.Truncate(time.Second).String()
 	}
 	return d.Round(time.Minute).String()
-}
-
-type lsFlags struct {
-	verbose bool
-	search  string
-	query   string
-	format  string
-}
-
-func (a *app) lsCommand() *cobra.Command {
-	var f lsFlags
-	c := &cobra.Command{Use: "ls [label=value…]", Short: "List the nodes that you may reach", Example: "  tsh ls\n  tsh ls env=prod --format=json",
-		RunE: func(cmd *cobra.Command, args []string) error { return a.ls(cmd, f, args) }}
-	c.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "show ids")
-	c.Flags().StringVar(&f.query, "query", "", `show nodes for which this holds, such as: resource.labels.env == "prod" && resource.name.startsWith("web")`)
-	c.Flags().StringVar(&f.search, "search", "", "show nodes whose name or labels hold every one of these words (comma-separated)")
-	c.Flags().StringVar(&f.format, "format", "text", "text, json or yaml")
-	return c
-}
-
-func (a *app) ls(cmd *cobra.Command, f lsFlags, args []string) error {
-	want := label.Selector{}
-	for _, arg := range args {
-		k, v, ok := strings.Cut(arg, "=")
-		if !ok {
-			return console.Usagef("want label=value, got %q", arg)
-		}
-		want[k] = append(want[k], v)
-	}
-	s, err := a.load(cmd.Context())
-	if err != nil {
-		return err
-	}
-	c := s.call()
-	defer c.Close()
-	list, err := c.Targets(cmd.Context(), "node", f.query)
-	if err != nil {
-		return err
-	}
-	list = slices.DeleteFunc(list, func(t client.Target) bool {
-		return (len(want) > 0 && !want.Matches(t.Labels)) || !found(t, f.search)
-	})
-	return console.Format(f.format).Print(a.Out, list, func(w io.Writer) error {
-		header := []string{"Node Name", "Address", "Labels"}
-		if f.verbose {
-			header = []string{"Node Name", "Node ID", "Address", "Labels"}
-		}
-		var rows [][]string
-		for _, t := range list {
-			row := []string{t.Name, a.Tunnel(), t.Labels.String()}
-			if f.verbose {
-				row = slices.Insert(row, 1, t.ID)
-			}
-			rows = append(rows, row)
-		}
-		console.Table(w, header, rows)
-		return nil
-	})
-}
-
-// found reports whether a node's name or labels hold every word of a search.
-func found(t client.Target, search string) bool {
-	text := strings.ToLower(t.Name + " " + t.Labels.String() + " " + strings.Join(slices.Sorted(maps.Values(t.Labels)), " "))
-	for word := range strings.SplitSeq(search, ",") {
-		if !strings.Contains(text, strings.ToLower(strings.TrimSpace(word))) {
-			return false
-		}
-	}
-	return true
 }

@@ -188,7 +188,7 @@ func feedDelayed(t *testing.T, hold func(*slowFeed)) {
 	}
 	s.cut(t, "has not heard from the auth server")
 	time.Sleep(time.Until(began.Add(25 * time.Second))) // all of the delay is there
-	for time.Since(began) < 32*time.Second { // old echoes come by now, and make nothing young
+	for time.Since(began) < 32*time.Second {            // old echoes come by now, and make nothing young
 		if err := try(t, l); err == nil {
 			t.Fatalf("let in %s after the feed was held back", time.Since(began))
 		}

@@ -1,4 +1,4 @@
-package tsh
+package console
 
 import (
 	"strings"
@@ -18,7 +18,7 @@ func TestQRText(t *testing.T) {
 		utf8          bool
 		lines, across int
 	}{{true, 15, 29}, {false, 29, 58}} {
-		lines := strings.Split(strings.TrimSuffix(qrText(code, c.utf8), "\n"), "\n")
+		lines := strings.Split(strings.TrimSuffix(QR(code, c.utf8), "\n"), "\n")
 		if len(lines) != c.lines {
 			t.Errorf("%d lines, want %d", len(lines), c.lines)
 		}

@@ -1,4 +1,5 @@
-package tsh
+// Package remote is tsh's commands that reach nodes, and that lend the way there to OpenSSH.
+package remote
 
 import (
 	"context"
@@ -11,16 +12,21 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/crypto/ssh"
 
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/session"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
-// asSSH marks commands that end as ssh does: 255 for a failure of their own.
-var asSSH = map[string]string{"ssh": "yes"}
+// Commands are the package's commands of one run.
+func Commands(run *tool.Tool) []*cobra.Command {
+	a := commands{run}
+	return []*cobra.Command{a.lsCommand(), a.sshCommand(), a.scpCommand(), a.proxyCommand(), a.configCommand(), a.agentCommand()}
+}
+
+type commands struct{ *tool.Tool }
 
 type sshFlags struct {
 	login   string
@@ -34,9 +40,9 @@ type sshFlags struct {
 	options []string
 }
 
-func (a *app) sshCommand() *cobra.Command {
+func (a commands) sshCommand() *cobra.Command {
 	var f sshFlags
-	c := &cobra.Command{Use: "ssh [flags] [user@]host [command…]", Short: "Open a shell or run a command on a node", Annotations: asSSH,
+	c := &cobra.Command{Use: "ssh [flags] [user@]host [command…]", Short: "Open a shell or run a command on a node", Annotations: tool.AsSSH,
 		Example: "  tsh ssh root@web\n  tsh ssh root@web uptime\n  tsh ssh -N -L 8080:localhost:80 root@web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -94,40 +100,31 @@ func where(s, login, user string) (string, string, error) {
 }
 
 // dial opens an SSH session with a node: one stream through the proxy, one signature.
-func (a *app) dial(ctx context.Context, s *state, login, host string) (*session.Client, error) {
-	conn, err := s.address.Stream(ctx, tunnel.Dial{Target: host, Door: tunnel.DoorSSH, Ticket: s.login.DialTicket})
+func (a commands) dial(ctx context.Context, s *tool.State, login, host string) (*session.Client, error) {
+	conn, err := s.Address.Stream(ctx, tunnel.Dial{Target: host, Door: tunnel.DoorSSH, Ticket: s.Login.DialTicket})
 	if fault.Because(err, "locked") { // the proxy's word, worded as the node's would be
 		return nil, &session.Refused{Lines: fault.Of(err).Lines()}
 	}
 	if err != nil {
 		return nil, err
 	}
-	signer, err := s.signer()
+	signer, err := s.Signer()
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	return session.Dial(ctx, conn, session.Config{Login: login, Signer: signer, HostAuthorities: s.login.HostAuthorities, Target: host, Now: a.now})
+	return session.Dial(ctx, conn, session.Config{Login: login, Signer: signer, HostAuthorities: s.Login.HostAuthorities, Target: host, Now: a.Now})
 }
 
-// signer signs with the session key as the login's certificate.
-func (s *state) signer() (ssh.Signer, error) {
-	signer, err := ssh.NewSignerFromSigner(s.key)
-	if err != nil {
-		return nil, err
-	}
-	return ssh.NewCertSigner(s.login.SSH, signer)
-}
-
-func (a *app) ssh(ctx context.Context, f sshFlags, target, command string) error {
+func (a commands) ssh(ctx context.Context, f sshFlags, target, command string) error {
 	if err := f.apply(); err != nil {
 		return err
 	}
-	s, err := a.loadQuiet(ctx)
+	s, err := a.Load(ctx)
 	if err != nil {
 		return err
 	}
-	login, host, err := where(target, f.login, osUser(a.Env))
+	login, host, err := where(target, f.login, tool.OSUser(a.Env))
 	if err != nil {
 		return err
 	}
@@ -150,9 +147,6 @@ func (a *app) ssh(ctx context.Context, f sshFlags, target, command string) error
 	return a.refused(c.Run(ctx, job))
 }
 
-// loadQuiet is load for commands that never ask anything on standard input but on a terminal.
-func (a *app) loadQuiet(ctx context.Context) (*state, error) { return a.load(ctx) }
-
 func locale(env func(string) string) []string {
 	var out []string
 	for _, name := range []string{"LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES"} {
@@ -163,7 +157,7 @@ func locale(env func(string) string) []string {
 	return out
 }
 
-func (a *app) forward(ctx context.Context, c *session.Client, f sshFlags) error {
+func (a commands) forward(ctx context.Context, c *session.Client, f sshFlags) error {
 	report := func(err error) { fmt.Fprintln(a.Err, console.Safe(fault.Of(err).Error())) }
 	if f.agent {
 		if err := c.ForwardAgent(a.Env("SSH_AUTH_SOCK")); err != nil {
@@ -194,7 +188,7 @@ func (a *app) forward(ctx context.Context, c *session.Client, f sshFlags) error 
 }
 
 // refused ends as ssh does: with the remote command's status, or with 255 after saying what the node answered.
-func (a *app) refused(err error) error {
+func (a commands) refused(err error) error {
 	var exit *session.ExitStatus
 	if errors.As(err, &exit) {
 		return console.Status(exit.Status)
@@ -209,9 +203,9 @@ type scpFlags struct {
 	port      int
 }
 
-func (a *app) scpCommand() *cobra.Command {
+func (a commands) scpCommand() *cobra.Command {
 	var f scpFlags
-	c := &cobra.Command{Use: "scp [-r] [-p] source… destination", Short: "Copy files to or from a node", Annotations: asSSH,
+	c := &cobra.Command{Use: "scp [-r] [-p] source… destination", Short: "Copy files to or from a node", Annotations: tool.AsSSH,
 		Example: "  tsh scp notes.txt root@web:/tmp/\n  tsh scp -r root@web:/var/log/app ./logs",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -227,7 +221,7 @@ func (a *app) scpCommand() *cobra.Command {
 }
 
 // scp copies one way, from or to one node.
-func (a *app) scp(ctx context.Context, f scpFlags, args []string) error {
+func (a commands) scp(ctx context.Context, f scpFlags, args []string) error {
 	dst := session.ParseLocation(args[len(args)-1])
 	job := session.Copy{Recursive: f.recursive, Preserve: f.preserve, Upload: dst.Host != "", Destination: dst.Path}
 	remote := dst
@@ -244,12 +238,12 @@ func (a *app) scp(ctx context.Context, f scpFlags, args []string) error {
 		}
 		job.Sources = append(job.Sources, src.Path)
 	}
-	s, err := a.loadQuiet(ctx)
+	s, err := a.Load(ctx)
 	if err != nil {
 		return err
 	}
 	if remote.Login == "" {
-		remote.Login = osUser(a.Env)
+		remote.Login = tool.OSUser(a.Env)
 	}
 	c, err := a.dial(ctx, s, remote.Login, remote.Host)
 	if err != nil {
@@ -276,11 +270,11 @@ func unnamed(err error) error {
 	return err
 }
 
-func (a *app) proxyCommand() *cobra.Command {
-	return console.Group("proxy", "Lend connections to other programs", "ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web", &cobra.Command{Use: "ssh [user@]host[:port]", Short: "Be an OpenSSH ProxyCommand", Annotations: asSSH, Args: exactly(1),
+func (a commands) proxyCommand() *cobra.Command {
+	return console.Group("proxy", "Lend connections to other programs", "ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web", &cobra.Command{Use: "ssh [user@]host[:port]", Short: "Be an OpenSSH ProxyCommand", Annotations: tool.AsSSH, Args: tool.Exactly(1),
 		Example: "  ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.read()
+			s, err := a.Read()
 			if err != nil {
 				return err
 			}
@@ -292,7 +286,7 @@ func (a *app) proxyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := s.address.Stream(cmd.Context(), tunnel.Dial{Target: strings.TrimSuffix(host, "."+s.profile.Cluster), Door: tunnel.DoorSSH, Ticket: s.login.DialTicket})
+			conn, err := s.Address.Stream(cmd.Context(), tunnel.Dial{Target: strings.TrimSuffix(host, "."+s.Profile.Cluster), Door: tunnel.DoorSSH, Ticket: s.Login.DialTicket})
 			if err != nil {
 				return err
 			}
@@ -301,7 +295,7 @@ func (a *app) proxyCommand() *cobra.Command {
 }
 
 // pipe copies between the program's own streams and a connection, until the far end is done.
-func (a *app) pipe(ctx context.Context, conn net.Conn) error {
+func (a commands) pipe(ctx context.Context, conn net.Conn) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()

@@ -1,4 +1,4 @@
-package tsh
+package remote
 
 import (
 	"context"
@@ -13,17 +13,18 @@ import (
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/sshagent"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
 
-func (a *app) configCommand() *cobra.Command {
-	return &cobra.Command{Use: "config", Short: "Print OpenSSH configuration for the nodes that you may reach", Args: exactly(0),
+func (a commands) configCommand() *cobra.Command {
+	return &cobra.Command{Use: "config", Short: "Print OpenSSH configuration for the nodes that you may reach", Args: tool.Exactly(0),
 		Example: "  tsh config >> ~/.ssh/config\n  tsh agent &\n  ssh root@web.example.com",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.load(cmd.Context())
+			s, err := a.Load(cmd.Context())
 			if err != nil {
 				return err
 			}
-			c := s.call()
+			c := s.Call()
 			defer c.Close()
 			list, err := c.Targets(cmd.Context(), "node", "")
 			if err != nil {
@@ -33,10 +34,10 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "# Nodes of %s; the keys are served by: tsh agent\n", s.profile.Cluster)
+			fmt.Fprintf(a.Out, "# Nodes of %s; the keys are served by: tsh agent\n", s.Profile.Cluster)
 			for _, t := range list {
-				fmt.Fprintf(a.Out, "Host %s.%s\n    HostKeyAlias %s\n    ProxyCommand %s proxy ssh %%r@%s\n", console.Safe(t.Name), s.profile.Cluster, t.Name, quoted(self), t.Name)
-				fmt.Fprintf(a.Out, "    UserKnownHostsFile %s\n    IdentityAgent %s\n", quoted(s.home.KnownHosts(s.profile)), quoted(a.agentSocket(s)))
+				fmt.Fprintf(a.Out, "Host %s.%s\n    HostKeyAlias %s\n    ProxyCommand %s proxy ssh %%r@%s\n", console.Safe(t.Name), s.Profile.Cluster, t.Name, quoted(self), t.Name)
+				fmt.Fprintf(a.Out, "    UserKnownHostsFile %s\n    IdentityAgent %s\n", quoted(s.Home.KnownHosts(s.Profile)), quoted(a.agentSocket(s)))
 				fmt.Fprintln(a.Out, "    Ciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com")
 			}
 			return nil
@@ -51,23 +52,23 @@ func quoted(path string) string {
 	return path
 }
 
-func (a *app) agentSocket(s *state) string {
-	return filepath.Join(s.home.Dir(), "agent.sock")
+func (a commands) agentSocket(s *tool.State) string {
+	return filepath.Join(s.Home.Dir(), "agent.sock")
 }
 
 type agentFlags struct{ socket string }
 
-func (a *app) agentCommand() *cobra.Command {
+func (a commands) agentCommand() *cobra.Command {
 	var f agentFlags
-	c := &cobra.Command{Use: "agent", Short: "Serve the session key as an SSH agent, for user authentication alone", Args: exactly(0),
+	c := &cobra.Command{Use: "agent", Short: "Serve the session key as an SSH agent, for user authentication alone", Args: tool.Exactly(0),
 		Example: "  tsh agent &\n  SSH_AUTH_SOCK=~/.tsh/agent.sock ssh -J alice@proxy.example.com:3080 root@web",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), f) }}
 	c.Flags().StringVar(&f.socket, "socket", "", "path of the socket; TSH_HOME/agent.sock unless told")
 	return c
 }
 
-func (a *app) agent(ctx context.Context, f agentFlags) error {
-	s, err := a.load(ctx)
+func (a commands) agent(ctx context.Context, f agentFlags) error {
+	s, err := a.Load(ctx)
 	if err != nil {
 		return err
 	}
@@ -82,13 +83,13 @@ func (a *app) agent(ctx context.Context, f agentFlags) error {
 	defer l.Close()
 	fmt.Fprintf(a.Out, "SSH_AUTH_SOCK=%s; export SSH_AUTH_SOCK;\n", path)
 	// The login is read anew for each use, so that a new one is served at once.
-	agent := sshagent.New(sshagent.Config{HostAuthorities: s.login.HostAuthorities, Comment: s.profile.User + "@" + s.profile.Cluster, Now: a.now,
+	agent := sshagent.New(sshagent.Config{HostAuthorities: s.Login.HostAuthorities, Comment: s.Profile.User + "@" + s.Profile.Cluster, Now: a.Now,
 		Signer: func() (ssh.Signer, error) {
-			now, err := a.read()
+			now, err := a.Read()
 			if err != nil {
 				return nil, err
 			}
-			return now.signer()
+			return now.Signer()
 		}})
 	err = agent.Serve(ctx, l)
 	if ctx.Err() != nil {
