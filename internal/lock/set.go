@@ -16,7 +16,28 @@ type Set struct {
 	all   []*Lock // by name
 	named map[Subject][]*Lock
 	rest  []*Lock // those that name nothing that is looked up: they are asked each time
-	roles bool    // some are found by a role
+	kinds uint8   // the kinds of subjects that some are found by, a bit each
+}
+
+// bit is a kind's bit in Set.kinds.
+func (k SubjectKind) bit() uint8 {
+	switch k {
+	case ByCredential:
+		return 1
+	case ByDevice:
+		return 2
+	case ByUser:
+		return 4
+	case ByMFADevice:
+		return 8
+	case ByServer:
+		return 16
+	case ByRole:
+		return 32
+	case ByLogin:
+		return 64
+	}
+	return 128
 }
 
 // Subject is one thing that locks name: a user, a role, a device.
@@ -84,7 +105,7 @@ func NewSet(locks ...Lock) Set {
 			s.rest = append(s.rest, l)
 		} else {
 			s.named[key] = append(s.named[key], l)
-			s.roles = s.roles || key.Kind == ByRole
+			s.kinds |= key.Kind.bit()
 		}
 	}
 	return s
@@ -122,14 +143,16 @@ func (s Set) Candidates(who *identity.User, where target.Target, what target.Act
 		if len(s.all) == 0 || !some(s.rest) {
 			return
 		}
-		ask := func(kind SubjectKind, value string) bool { return value == "" || some(s.named[Subject{kind, value}]) }
+		ask := func(kind SubjectKind, value string) bool {
+			return value == "" || s.kinds&kind.bit() == 0 || some(s.named[Subject{kind, value}])
+		}
 		if d := who.Device; d != nil && !(ask(ByCredential, d.CredentialID) && ask(ByDevice, d.ID)) {
 			return
 		}
 		if !ask(ByUser, who.Name) || !ask(ByMFADevice, who.MFADevice) || !ask(ByServer, where.ID) || !ask(ByLogin, what.Login) {
 			return
 		}
-		if !s.roles {
+		if s.kinds&ByRole.bit() == 0 {
 			return
 		}
 		for _, r := range who.Roles {
