@@ -2,6 +2,7 @@ package access
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,5 +228,16 @@ func TestZeroValuesRefuse(t *testing.T) {
 		if d := Decide(in); d.Allowed {
 			t.Errorf("zero %s is allowed", name)
 		}
+	}
+}
+
+// TestA31LockMessage brings an administrator's words to the person, and nothing that their terminal would obey.
+func TestA31LockMessage(t *testing.T) {
+	s := granted()
+	s.locks = []lock.Lock{{Name: "l", Target: lock.Target{User: "alice"}, Message: "laptop lost\n\x1b]0;owned\x07\u009b2J"}}
+	in := s.input()
+	f := Refusal(Decide(in), in)
+	if f == nil || !strings.HasPrefix(f.Cause, "laptop lost  ]0;owned") || strings.ContainsAny(f.Lines(), "\x1b\x07\u009b") {
+		t.Fatalf("%q", f.Lines())
 	}
 }

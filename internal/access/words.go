@@ -67,7 +67,7 @@ func cause(d Decision, in Input) (cause, fix string) {
 		return rule + " requires " + d.Source.Detail, fix
 	case Locked:
 		if d.Source.Message != "" {
-			return d.Source.Message, "ask an administrator: tctl rm lock/" + d.Source.Name
+			return fault.Plain(d.Source.Message), "ask an administrator: tctl rm lock/" + d.Source.Name
 		}
 		return fmt.Sprintf("lock %s", d.Source.Name), "ask an administrator: tctl rm lock/" + d.Source.Name
 	case DeniedByRole:

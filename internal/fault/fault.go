@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Kind sorts faults by what a caller can do about them. The zero Kind is Internal, which tells a stranger nothing.
@@ -138,4 +140,23 @@ func Is(err error, k Kind) bool {
 func Because(err error, reason string) bool {
 	var f *Error
 	return errors.As(err, &f) && f.Reason == reason
+}
+
+// maxPlain bounds what Plain leaves of a text, in runes.
+const maxPlain = 400
+
+// Plain is what somebody else wrote, fit for one line of a person's terminal: control characters become spaces, and what
+// is too long is cut.
+func Plain(s string) string {
+	out := make([]rune, 0, min(len(s), maxPlain))
+	for _, r := range s {
+		if len(out) == maxPlain {
+			return string(out) + "…"
+		}
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == utf8.RuneError {
+			r = ' '
+		}
+		out = append(out, r)
+	}
+	return string(out)
 }

@@ -176,7 +176,7 @@ func (g *Gate) ask(by view, req Request, live bool) (verdict, error) {
 func ended(e *live.End) error {
 	f := fault.New(fault.Denied, "the session was ended by %s", e.By).WithReason("ended")
 	if e.Message != "" {
-		f = f.WithCause("%s", e.Message)
+		f = f.WithCause("%s", fault.Plain(e.Message))
 	}
 	return f
 }

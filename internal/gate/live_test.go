@@ -192,9 +192,9 @@ func TestEnded(t *testing.T) {
 		f, stop := running(t)
 		defer stop()
 		s, other := f.admit(t, request("alice", "r")), f.admit(t, request("alice", "r"))
-		f.put(&live.End{Session: s.ID(), By: "admin", Message: "maintenance", Expires: time.Now().Add(time.Hour)})
+		f.put(&live.End{Session: s.ID(), By: "admin", Message: "maintenance\n\x1b[2Jof \u202eall", Expires: time.Now().Add(time.Hour)})
 		cutBy(t, s, "ended", "the session")
-		if text := fault.Of(context.Cause(s.Context())).Lines(); !strings.Contains(text, "admin") || !strings.Contains(text, "maintenance") {
+		if text := fault.Of(context.Cause(s.Context())).Lines(); !strings.Contains(text, "admin") || !strings.Contains(text, "maintenance  [2Jof  all") { // A31: nothing of it reaches the terminal as more than text
 			t.Fatal(text)
 		}
 		alive(t, other, "the user's other session")

@@ -268,7 +268,7 @@ func (s *Service) standing(locks lock.Set, a *identity.Account, id *identity.Use
 
 func lockCause(message, name string) string {
 	if message != "" {
-		return message
+		return fault.Plain(message)
 	}
 	return "lock " + name
 }
