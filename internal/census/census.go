@@ -29,6 +29,9 @@ const (
 	perTxn     = 30    // sessions written in one transaction: 30 of the largest fit
 )
 
+// told is how long a session is listed after its agent told of it: agents tell of all of theirs every five minutes.
+const told = 15 * time.Minute
+
 // Pictures gives the current picture, and waits until it holds what was written.
 type Pictures interface {
 	Current() (*snapshot.Picture, time.Duration)
@@ -90,7 +93,7 @@ func (s *Service) Report(ctx context.Context, host string, r Report) error {
 		if err := l.Check(); err != nil {
 			return fault.New(fault.Invalid, "%v", err).WithReason("bad_session")
 		}
-		op, err := records.PutSession(l)
+		op, err := records.PutSession(l, s.Now().UTC().Add(told))
 		if err != nil {
 			return err
 		}
@@ -110,7 +113,10 @@ func (s *Service) List(ctx context.Context, from identity.Caller, after string, 
 		limit = store.MaxPage
 	}
 	list, next, err := s.Records.Sessions(ctx, after, limit)
-	list = slices.DeleteFunc(list, func(l live.Session) bool { return s.may(from, "list", l) != nil })
+	picture, _ := s.Pictures.Current()
+	list = slices.DeleteFunc(list, func(l live.Session) bool {
+		return picture.HostLocked(l.Host, s.Now()) || s.may(from, "list", l) != nil
+	})
 	return list, next, err
 }
 
@@ -129,8 +135,9 @@ func (s *Service) may(from identity.Caller, verb string, l live.Session) error {
 	return nil
 }
 
-// each calls visit with every live session, until it fails.
+// each calls visit with every live session, until it fails. A host that was removed carries none.
 func (s *Service) each(ctx context.Context, visit func(live.Session) error) error {
+	picture, _ := s.Pictures.Current()
 	after := ""
 	for {
 		list, next, err := s.Records.Sessions(ctx, after, store.MaxPage)
@@ -138,6 +145,9 @@ func (s *Service) each(ctx context.Context, visit func(live.Session) error) erro
 			return err
 		}
 		for _, l := range list {
+			if picture.HostLocked(l.Host, s.Now()) {
+				continue
+			}
 			if err := visit(l); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/store"
@@ -18,8 +19,11 @@ func sessionsOf(host string) string { return sessionPrefix + url.PathEscape(host
 // SessionKey is where a live session lies.
 func SessionKey(host, id string) string { return sessionsOf(host) + id }
 
-// PutSession is the operation that writes a live session down.
-func PutSession(s live.Session) (store.Op, error) { return PutValue(SessionKey(s.Host, s.ID), s) }
+// PutSession is the operation that writes a live session down, until its agent should have told of it again.
+func PutSession(s live.Session, until time.Time) (store.Op, error) {
+	op, err := PutValue(SessionKey(s.Host, s.ID), s)
+	return op.Until(until), err
+}
 
 // SessionIDs lists the ids of the sessions of a host.
 func (r *Records) SessionIDs(ctx context.Context, host string) ([]string, error) {

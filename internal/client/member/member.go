@@ -148,7 +148,7 @@ type Sessions interface {
 type Follower struct {
 	Mirror   *snapshot.Mirror
 	Served   func() *identity.Server
-	Every    time.Duration // how often Served is said again
+	Every    time.Duration // how often Served, and every session, is said again
 	Heads    func([]byte)
 	Sessions Sessions
 }
@@ -198,11 +198,13 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 	served := time.Time{}
 	m := &pb.FollowRequest{Version: cluster.Version, ProtocolVersion: cluster.ProtocolVersion}
 	m.Run, m.After = f.Mirror.Resume()
-	first, news, due := true, f.news(), true
+	news, due := f.news(), true
 	for {
+		whole := false
 		if due {
 			m.Ping = uint64(f.Mirror.Now()) + 1
 			if now := time.Now(); now.Sub(served) >= f.Every {
+				whole = true
 				res, err := wire.Resource(manifest.New(f.Served(), 0))
 				if err != nil {
 					return err
@@ -210,7 +212,7 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 				m.Served, served = []*pb.Resource{res}, now
 			}
 		}
-		rest, err := f.tell(m, first)
+		rest, err := f.tell(m, whole)
 		if err != nil {
 			return err
 		}
@@ -219,7 +221,7 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 				return nil // the stream is over: Receive says why
 			}
 		}
-		m, first, due = &pb.FollowRequest{}, false, false
+		m, due = &pb.FollowRequest{}, false
 		select {
 		case <-tick.C:
 			due = true
@@ -249,14 +251,14 @@ func (f Follower) news() <-chan struct{} {
 	return f.Sessions.News()
 }
 
-// tell adds to a message what became of sessions, and returns the messages for which there was no room in it.
-func (f Follower) tell(m *pb.FollowRequest, first bool) ([]*pb.FollowRequest, error) {
+// tell adds to a message what became of sessions, or all of them, and returns the messages for which there was no room.
+func (f Follower) tell(m *pb.FollowRequest, whole bool) ([]*pb.FollowRequest, error) {
 	if f.Sessions == nil {
 		return nil, nil
 	}
 	var changed []live.Session
-	said := &pb.LiveSessions{Complete: first}
-	if first {
+	said := &pb.LiveSessions{Complete: whole}
+	if whole {
 		changed = f.Sessions.All()
 		for _, s := range changed {
 			said.Ids = append(said.Ids, s.ID)
