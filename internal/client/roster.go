@@ -194,6 +194,7 @@ type Status struct {
 	DeviceMode    string            `json:"device_trust_mode"`
 	SecondFactors []string          `json:"second_factors"`
 	LockingMode   string            `json:"locking_mode"`
+	PictureAge    string            `json:"picture_age"`
 	Counts        map[string]uint64 `json:"counts"`
 	Warnings      []string          `json:"warnings"`
 }
@@ -205,7 +206,7 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	m := r.Msg
-	return Status{m.ClusterName, m.Version, m.CaPin, m.Proxy, m.DeviceMode, m.SecondFactors, m.LockingMode, m.Counts, m.Warnings}, nil
+	return Status{m.ClusterName, m.Version, m.CaPin, m.Proxy, m.DeviceMode, m.SecondFactors, m.LockingMode, m.PictureAge, m.Counts, m.Warnings}, nil
 }
 
 // EventFilter selects audit events.

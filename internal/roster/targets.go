@@ -262,6 +262,7 @@ type State struct {
 	Mode     device.Mode
 	Factors  []string
 	Locking  string
+	Ages     string // how old an agent's picture may be
 	Counts   map[string]uint64
 	Warnings []string
 }
@@ -274,7 +275,7 @@ func (s *Service) Status(ctx context.Context) (State, error) {
 	}
 	picture, _ := s.Pictures.Current()
 	set := picture.Settings
-	st := State{Cluster: s.CA.Cluster(), Pin: cluster.Pin(p.TLSHost), Mode: set.DeviceTrust.Mode, Factors: set.SecondFactors, Locking: set.LockingMode,
+	st := State{Cluster: s.CA.Cluster(), Pin: cluster.Pin(p.TLSHost), Mode: set.DeviceTrust.Mode, Factors: set.SecondFactors, Locking: set.LockingMode, Ages: fmt.Sprintf("admits by a view of %s at most, sessions live to %s", set.AdmitAge(), set.LiveAge()),
 		Counts: map[string]uint64{"roles": uint64(len(picture.Roles)), "locks": uint64(picture.Locks.Len()), "hosts": uint64(len(picture.Servers))}}
 	var demand []string // who requires a device
 	if set.DeviceTrust.Mode.Demands() {

@@ -205,5 +205,5 @@ func (h *rosterHandler) Status(ctx context.Context, _ *connect.Request[pb.Status
 		return nil, err
 	}
 	return connect.NewResponse(&pb.StatusResponse{ClusterName: st.Cluster, Version: cluster.Version, CaPin: st.Pin, Warnings: st.Warnings,
-		Counts: st.Counts, DeviceMode: string(st.Mode), SecondFactors: st.Factors, LockingMode: st.Locking, Proxy: strings.TrimSpace(h.hint().Proxy)}), nil
+		Counts: st.Counts, DeviceMode: string(st.Mode), SecondFactors: st.Factors, LockingMode: st.Locking, PictureAge: st.Ages, Proxy: strings.TrimSpace(h.hint().Proxy)}), nil
 }

@@ -43,13 +43,22 @@ func (t commands) status() *cobra.Command {
 	return c
 }
 
+// locking says how strict sessions are, and for how long agents go on without auth.
+func locking(st client.Status) string {
+	mode := tool.Or(st.LockingMode, "strict")
+	if mode == "best_effort" || st.PictureAge == "" {
+		return mode
+	}
+	return mode + " (" + st.PictureAge + ")"
+}
+
 func printStatus(w io.Writer, st client.Status) error {
 	factors := strings.Join(st.SecondFactors, ", ")
 	if factors == "" {
 		factors = "off"
 	}
 	lines := [][2]string{{"Cluster", st.Cluster}, {"Version", st.Version}, {"CA pin", st.CAPin}, {"Proxy", tool.Or(st.Proxy, "none has joined")},
-		{"Device trust", st.DeviceMode}, {"Second factors", factors}, {"Locking", tool.Or(st.LockingMode, "strict")}}
+		{"Device trust", st.DeviceMode}, {"Second factors", factors}, {"Locking", locking(st)}}
 	for _, kind := range slices.Sorted(maps.Keys(st.Counts)) {
 		lines = append(lines, [2]string{strings.ToUpper(kind[:1]) + kind[1:], fmt.Sprint(st.Counts[kind])})
 	}

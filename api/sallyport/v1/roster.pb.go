@@ -1434,6 +1434,8 @@ type StatusResponse struct {
 	SecondFactors []string          `protobuf:"bytes,7,rep,name=second_factors,json=secondFactors,proto3" json:"second_factors,omitempty"`
 	LockingMode   string            `protobuf:"bytes,8,opt,name=locking_mode,json=lockingMode,proto3" json:"locking_mode,omitempty"`
 	Proxy         string            `protobuf:"bytes,9,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// picture_age is how old an agent's picture may be, for people to read.
+	PictureAge    string `protobuf:"bytes,10,opt,name=picture_age,json=pictureAge,proto3" json:"picture_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1527,6 +1529,13 @@ func (x *StatusResponse) GetLockingMode() string {
 func (x *StatusResponse) GetProxy() string {
 	if x != nil {
 		return x.Proxy
+	}
+	return ""
+}
+
+func (x *StatusResponse) GetPictureAge() string {
+	if x != nil {
+		return x.PictureAge
 	}
 	return ""
 }
@@ -1629,7 +1638,7 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\x06public\x18\x02 \x01(\tR\x06public\"V\n" +
 	"\x19ExportAuthoritiesResponse\x129\n" +
 	"\vauthorities\x18\x01 \x03(\v2\x17.sallyport.v1.AuthorityR\vauthorities\"\x0f\n" +
-	"\rStatusRequest\"\xfe\x02\n" +
+	"\rStatusRequest\"\x9f\x03\n" +
 	"\x0eStatusResponse\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x15\n" +
@@ -1640,7 +1649,10 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"deviceMode\x12%\n" +
 	"\x0esecond_factors\x18\a \x03(\tR\rsecondFactors\x12!\n" +
 	"\flocking_mode\x18\b \x01(\tR\vlockingMode\x12\x14\n" +
-	"\x05proxy\x18\t \x01(\tR\x05proxy\x1a9\n" +
+	"\x05proxy\x18\t \x01(\tR\x05proxy\x12\x1f\n" +
+	"\vpicture_age\x18\n" +
+	" \x01(\tR\n" +
+	"pictureAge\x1a9\n" +
 	"\vCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x012\x81\b\n" +
