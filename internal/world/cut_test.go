@@ -355,6 +355,7 @@ func TestA13SessionsOfOthers(t *testing.T) {
 	}
 	forged := before[0]
 	forged.Identity.Name = "mallory"
+	forged.Target.Name, forged.Target.ID = "prod-db", "somebody-else"
 	thief.tell(forged)
 	list, err := census.New(w.Admin).List(t.Context())
 	if err != nil || len(list) != 2 {
@@ -364,10 +365,30 @@ func TestA13SessionsOfOthers(t *testing.T) {
 		if (l.Host == thief.ID) != (l.Identity.Name == "mallory") {
 			t.Fatalf("host %s, user %s", l.Host, l.Identity.Name)
 		}
+		if l.Host == thief.ID && (l.Target.ID != thief.ID || l.Target.Name != "db1") {
+			t.Fatalf("a session of %s at %+v", thief.Name, l.Target)
+		}
 	}
-	s.alive(t, "a session that another node claims")
-	forged.ID = "../../role/access"
-	if err := thief.tell(forged); err == nil {
-		t.Fatal("a session with an id that is none was taken")
+	// That another says the same id does not keep anybody from ending it.
+	if _, err := census.New(w.Admin).End(t.Context(), before[0].ID, "enough"); err != nil {
+		t.Fatal(err)
+	}
+	s.cut(t, "enough")
+	// What cannot be a session is left out, and keeps nobody from hearing of locks.
+	huge := before[0]
+	huge.ID = "11111111-2222-3333-4444-555555555555"
+	huge.Identity.Traits = map[string][]string{"x": {strings.Repeat("y", 60<<10)}}
+	odd := before[0]
+	odd.ID = "../../role/access"
+	good := before[0]
+	good.ID = "22222222-2222-3333-4444-555555555555"
+	thief.tell(huge, odd, good)
+	if list, err = census.New(w.Admin).List(t.Context()); err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	for _, l := range list {
+		if l.Host == thief.ID && l.ID != good.ID {
+			t.Fatalf("taken: %s", l.ID)
+		}
 	}
 }
