@@ -2,6 +2,7 @@ package trust
 
 import (
 	"context"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/ceremony"
 	"github.com/sallyport/sallyport/internal/device"
@@ -27,7 +28,19 @@ func (s *Service) EnrollBot(ctx context.Context, b BotStart, c Exchanger) (*iden
 	if err != nil {
 		return nil, err
 	}
-	who := &identity.User{Name: b.Binding.User, Kind: identity.Bot, Validity: identity.Validity{IssuedAt: s.Now()}}
+	who := &identity.User{Name: b.Binding.User, Kind: identity.Bot}
+	locks, err := s.Records.Locks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if wait := locks.Ahead(who, s.Now()); wait > 0 { // the bot has just been reset
+		select {
+		case <-time.After(wait + time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	who.Validity.IssuedAt = s.Now()
 	e := &enrollment{Service: s, from: identity.Caller{User: who, Addr: b.From.Addr}, exchanger: c, user: revision, owner: who.Name,
 		byAdmin: true, spend: b.Bind, start: EnrollStart{OS: b.OS, AssetTag: b.Tag, Register: true}}
 	if b.Tag != "" {

@@ -392,3 +392,70 @@ func TestA13SessionsOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestA9IssuedMeanwhile issues certificates all the while that their user loses a role: none of them is good afterwards,
+// however close it came, and the next login is.
+func TestA9IssuedMeanwhile(t *testing.T) {
+	w := world.New(t, nil)
+	w.User("alice", "access", "auditor")
+	issued := make(chan *world.Login, 1000)
+	var logins sync.WaitGroup
+	stop := make(chan struct{})
+	for range 3 {
+		logins.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if l, err := w.TryLogin("alice", world.Password); err == nil {
+						issued <- l
+					}
+				}
+			}
+		})
+	}
+	time.Sleep(300 * time.Millisecond)
+	h := &here{World: w, t: t, user: "alice"}
+	for { // logins do not write the user's record, so nothing keeps the change back
+		res, err := w.Admin.Get(t.Context(), manifest.User, "alice")
+		h.must(err)
+		a := res.Spec.(*identity.Account)
+		a.Roles = []string{"access"}
+		if _, err = w.Admin.Write(t.Context(), []*manifest.Resource{manifest.New(a, 0)}, true); err == nil {
+			break
+		}
+	}
+	close(stop)
+	logins.Wait()
+	close(issued)
+	set, err := w.Admin.List(t.Context(), manifest.Lock)
+	h.must(err)
+	var before *lock.Lock
+	for _, res := range set {
+		before = res.Spec.(*lock.Lock)
+	}
+	if before == nil {
+		t.Fatal("the loss of a role locked nothing")
+	}
+	old, fresh := 0, 0
+	for l := range issued {
+		u := l.Identity()
+		dead := u.Validity.IssuedAt.Before(before.IssuedBefore)
+		if has := len(u.Roles) == 2; has && !dead {
+			t.Errorf("a certificate with the lost role, issued at %s, is good after %s", u.Validity.IssuedAt, before.IssuedBefore)
+		} else if !has && dead {
+			t.Errorf("a certificate without the lost role is dead")
+		} else if has {
+			old++
+		} else {
+			fresh++
+		}
+	}
+	if old == 0 {
+		t.Fatal("nothing was issued before: the test proves nothing")
+	}
+	if l := w.Login("alice"); len(l.Identity().Roles) != 1 || l.Identity().Validity.IssuedAt.Before(before.IssuedBefore) {
+		t.Fatalf("%+v", l.Identity())
+	}
+}
