@@ -2,10 +2,12 @@ package trust
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/ceremony"
 	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/store"
 )
@@ -50,9 +52,22 @@ func (s *Service) EnrollBot(ctx context.Context, b BotStart, c Exchanger) (*iden
 	}
 	done, err := e.ceremony(ctx, b.Hello, b.Binding)
 	if err != nil {
+		if e.registered { // a login that is refused leaves nothing behind
+			err = errors.Join(err, e.unregister(context.WithoutCancel(ctx)))
+		}
 		return nil, e.refused(ctx, err)
 	}
 	d, cred := done.device, done.credential
 	return &identity.Device{ID: d.ID, AssetTag: d.AssetTag, CredentialID: cred.ID, Level: cred.Attestation, OS: d.OSType,
 		Claims: device.Claims{OSVersion: done.claims.OSVersion}}, nil
+}
+
+// unregister takes away the device that this enrollment registered.
+func (e *enrollment) unregister(ctx context.Context) error {
+	d := e.before
+	e.before = nil
+	ev := DeviceEvent(event.DeviceDelete, e.from, d)
+	ev.Success, ev.Message = true, "its enrollment was refused"
+	_, err := e.Audit.Record(ctx, ev, e.Inventory.Remove(d, e.revision)...)
+	return err
 }
