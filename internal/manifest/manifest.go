@@ -225,16 +225,16 @@ func New(spec any, revision uint64) *Resource {
 func (r *Resource) JSON() ([]byte, error) {
 	m := r.Metadata
 	m.ID = nil
-	return json.Marshal(document{Kind: r.Kind, Version: shapes[r.Kind].version, Metadata: m, Spec: shown(r.Spec)})
+	spec := r.Spec
+	if d, ok := spec.(*device.Device); ok {
+		spec = Shown(d)
+	}
+	return json.Marshal(document{Kind: r.Kind, Version: shapes[r.Kind].version, Metadata: m, Spec: spec})
 }
 
-// shown leaves out of a device what means nothing outside the cluster: the figures of attestations are obfuscated per
+// Shown leaves out of a device what means nothing outside the cluster: the figures of attestations are obfuscated per
 // key, and the key area says what public_key says.
-func shown(spec any) any {
-	d, ok := spec.(*device.Device)
-	if !ok {
-		return spec
-	}
+func Shown(d *device.Device) *device.Device {
 	c := *d
 	c.Credentials = slices.Clone(d.Credentials)
 	for i := range c.Credentials {

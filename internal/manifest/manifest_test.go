@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/role"
 )
@@ -109,4 +111,34 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDeviceRoundTrip writes a device with all that its logins leave in it, and reads it back as it was.
+func TestDeviceRoundTrip(t *testing.T) {
+	now := time.Date(2026, 2, 3, 4, 5, 6, 789, time.UTC)
+	d := &device.Device{ID: "7d1f3c7e-1111-4222-8333-444455556666", OSType: device.Linux, AssetTag: "LAP", Owner: "alice", EnrollStatus: device.Enrolled,
+		Credentials: []device.Credential{{ID: "c1", Owner: "alice", Kind: device.TPM2, PublicKey: []byte{1, 2}, AKArea: []byte{3}, Attestation: device.LevelTPMCert,
+			EKCertSerial: "2", TPM: &device.TPMInfo{Manufacturer: "id:00001014", Firmware: "8217.4131.22.13878"},
+			Clock: &device.Clock{Time: 1<<63 + 3, ResetCount: 1<<32 - 1, Firmware: 1<<53 + 1}, CreateTime: now}},
+		Collected: []device.Data{{CollectTime: now, OSType: device.Linux, System: device.System{OSID: "debian", OSVersion: "12", OSBuild: "6.1", OSUsername: "root"},
+			SystemSerialNumber: "0012"}},
+		Health: &device.Health{Baseline: &device.Baseline{Watch: []int{0, 7}, PCRs: map[int]string{0: "00", 7: "1e3"}, Time: now},
+			Boot: &device.Boot{Time: now, PCRs: map[int]string{0: "00"}, SecureBoot: new(true)}, Seen: &device.Seen{Time: now, EKCert: []byte{9}}}}
+	raw, err := New(d, 7).JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var y bytes.Buffer
+	if err := WriteYAML(&y, raw); err != nil {
+		t.Fatal(err)
+	}
+	text := y.String()
+	list, err := Parse(&y)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	again, err := list[0].JSON()
+	if err != nil || !bytes.Equal(raw, again) {
+		t.Fatalf("%v\n%s\n%s", err, raw, again)
+	}
 }

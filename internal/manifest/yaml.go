@@ -234,15 +234,18 @@ func (w walker) leaf(n *yaml.Node, t reflect.Type, path string) error {
 	return nil
 }
 
-// field finds the type of a JSON field, or says what it might have been.
+// field finds the type of a JSON field, those of embedded structs included, or says what it might have been.
 func field(t reflect.Type, key string) (reflect.Type, error) {
 	best, bestAt := "", 3
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if name == key && name != "-" {
-			return t.Field(i).Type, nil
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" || name == "-" { // embedded: its fields are visited themselves
+			continue
 		}
-		if d := distance(name, key); name != "-" && d < bestAt {
+		if name == key {
+			return f.Type, nil
+		}
+		if d := distance(name, key); d < bestAt {
 			best, bestAt = name, d
 		}
 	}

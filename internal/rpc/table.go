@@ -102,9 +102,17 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, wire.Status(err)
 		}
 		res, err := next(ctx, req)
+		if name := method(req.Spec().Procedure); fault.Is(err, fault.Denied) && !recorded[name] {
+			if rerr := i.server.refused(ctx, name, err); rerr != nil {
+				err = rerr
+			}
+		}
 		return res, i.server.outward(req.Spec().Procedure, err)
 	}
 }
+
+// recorded are the unary methods whose use cases record their refusals themselves, with more than is known here.
+var recorded = map[string]bool{"LoginService/ChangePassword": true, "MembershipService/Join": true}
 
 // WrapStreamingClient is of connect.Interceptor.
 func (i *interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
@@ -158,16 +166,22 @@ func (s *Server) admit(ctx context.Context, name string, named []string) error {
 	if err == nil {
 		return nil
 	}
-	f := fault.Of(err)
+	if rerr := s.refused(ctx, name, err); rerr != nil {
+		return rerr
+	}
+	return err
+}
+
+// refused records that a call was refused, before it began or by its use case, which knows the object.
+func (s *Server) refused(ctx context.Context, name string, why error) error {
+	c, f := caller(ctx), fault.Of(why)
 	ev := event.Event{Kind: event.Auth, User: c.Name(), Message: f.Text, Session: &event.Session{Addr: c.Addr.String(), Reason: f.Reason},
 		Action: &event.Action{Verb: name}}
 	if c.User != nil && c.User.Device != nil {
 		d := c.User.Device
 		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
 	}
-	if _, rerr := s.use.Audit.Record(context.WithoutCancel(ctx), ev); rerr != nil {
-		return rerr
-	}
+	_, err := s.use.Audit.Record(context.WithoutCancel(ctx), ev)
 	return err
 }
 

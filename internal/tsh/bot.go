@@ -34,7 +34,7 @@ func (a *app) botLogin(ctx context.Context, s *tool.State, f loginFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(s.Home.KeyFile(s.Profile)), 0o700); err != nil {
+	if err := hwkey.MakeDir(filepath.Dir(s.Home.KeyFile(s.Profile))); err != nil {
 		return err
 	}
 	b := &botting{app: a, state: s, fresh: s.Home.KeyFile(s.Profile) + ".new"}
@@ -65,6 +65,12 @@ func (a *app) botLogin(ctx context.Context, s *tool.State, f loginFlags) error {
 	return a.printStatus(s, "text")
 }
 
+// freshBot is the file of a bot's key that is not bound yet: the one that works stays until it is.
+func (b *botting) freshBot() string { return b.state.Home.BotKey(b.state.Profile) + ".new" }
+
+// binding reports whether this login binds the bot to a key in a file.
+func (b *botting) binding() bool { return b.request.Bot.Token != "" && b.request.Bot.Key != nil }
+
 // first prepares the login by a token: with a fresh device key where the machine has hardware, else with a key in a file.
 func (b *botting) first() error {
 	s, bot := b.state, b.request.Bot
@@ -80,7 +86,7 @@ func (b *botting) first() error {
 		return err
 	}
 	b.dev, b.attestor = nil, nil
-	key, err := local.NewKey(s.Home.BotKey(s.Profile))
+	key, err := local.NewKey(b.freshBot())
 	if err != nil {
 		return err
 	}
@@ -135,6 +141,9 @@ func (b *botting) bound(got client.Certificates) error {
 	if !slices.Contains(s.Profile.Bots, s.Profile.User) {
 		s.Profile.Bots = append(s.Profile.Bots, s.Profile.User)
 	}
+	if b.binding() {
+		return os.Rename(b.freshBot(), s.Home.BotKey(s.Profile))
+	}
 	if b.attestor == nil {
 		return nil
 	}
@@ -153,7 +162,7 @@ func (b *botting) bound(got client.Certificates) error {
 
 // forget removes a key that was made for a login which did not come through.
 func (b *botting) forget() {
-	if b.request.Bot.Token != "" && b.request.Bot.Key != nil {
-		_ = os.Remove(b.state.Home.BotKey(b.state.Profile))
+	if b.binding() {
+		_ = os.Remove(b.freshBot())
 	}
 }

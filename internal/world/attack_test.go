@@ -447,6 +447,88 @@ func TestA71IdsOfOthers(t *testing.T) {
 	}
 }
 
+// TestA71ObjectsOfOthers: what a role grants for the caller's own devices is refused for others', and each refusal that
+// knows the object is recorded once, as those are that need none.
+func TestA71ObjectsOfOthers(t *testing.T) {
+	w := world.New(t, nil)
+	w.Role(role.Role{Name: "keeper", Allow: role.Conditions{Rules: []role.Rule{
+		{Resources: []string{"device"}, Verbs: []string{"*"}, Where: "resource.owner == user.name"},
+		{Resources: []string{"session"}, Verbs: []string{"*"}, Where: "resource.user == user.name"}}}})
+	w.User("eve", "access", "keeper")
+	w.User("alice", "access")
+	d, err := w.Admin.RegisterDevice(t.Context(), device.Device{OSType: device.Linux, AssetTag: "HERS", Owner: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.Login("eve").Call()
+	defer c.Close()
+	f, ref := fleet.Of(c), client.DeviceRef{ID: d.ID}
+	for method, call := range map[string]func() error{
+		"RosterService/GetResource":    func() error { _, err := c.Get(t.Context(), manifest.Device, d.ID); return err },
+		"RosterService/DeleteResource": func() error { _, err := c.Delete(t.Context(), manifest.Device, d.ID); return err },
+		"RosterService/WriteResources": func() error {
+			_, err := c.Write(t.Context(), []*manifest.Resource{manifest.New(d, 0)}, true)
+			return err
+		},
+		"TrustService/RegisterDevice": func() error {
+			_, err := c.RegisterDevice(t.Context(), device.Device{OSType: device.Linux, AssetTag: "NEW", Owner: "alice"})
+			return err
+		},
+		"TrustService/CreateEnrollToken": func() error { _, err := f.EnrollToken(t.Context(), ref, "eve", 0); return err },
+		"TrustService/UnenrollDevice":    func() error { _, err := c.Unenroll(t.Context(), ref); return err },
+		"FleetService/SetBaseline":       func() error { _, err := f.SetBaseline(t.Context(), ref, fleet.Baseline{}); return err },
+		"FleetService/AcceptDevice":      func() error { _, _, err := f.Accept(t.Context(), ref); return err },
+		"FleetService/GetEndorsement":    func() error { _, err := f.Endorsement(t.Context(), ref, ""); return err },
+		"FleetService/ListDevices":       func() error { _, _, err := f.List(t.Context(), fleet.Listing{}); return err },
+	} {
+		had := len(w.Events(event.Auth))
+		err := call()
+		if method == "FleetService/ListDevices" { // it shows what may be seen
+			if n := len(w.Events(event.Auth)); err != nil || n != had {
+				t.Errorf("%s: %v, %d events", method, err, n-had)
+			}
+			continue
+		}
+		if !fault.Is(err, fault.Denied) {
+			t.Errorf("%s: %v", method, err)
+			continue
+		}
+		list := w.Events(event.Auth)
+		if len(list) != had+1 {
+			t.Errorf("%s: %d events", method, len(list)-had)
+			continue
+		}
+		if last := list[had]; last.Success || last.User != "eve" || last.Session.Reason != fault.Of(err).Reason || last.Session.Addr == "" ||
+			last.Action == nil || last.Action.Verb != method {
+			t.Errorf("%s: recorded %+v", method, last)
+		}
+	}
+	// Who registers what is there already learns no more than that.
+	have, err := fleet.Of(c).Import(t.Context(), []device.Device{{OSType: device.Linux, AssetTag: "HERS", Owner: "eve"}}, "csv", true)
+	if err != nil || have[0] != (fleet.Imported{Outcome: "exists", Reason: "its tag is taken"}) {
+		t.Errorf("%+v %v", have, err)
+	}
+	mine, err := c.RegisterDevice(t.Context(), device.Device{OSType: device.Linux, AssetTag: "MINE", Owner: "eve"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err = fleet.Of(c).Import(t.Context(), []device.Device{{OSType: device.Linux, AssetTag: "MINE", Owner: "eve"}}, "csv", true)
+	if err != nil || have[0] != (fleet.Imported{Outcome: "exists", DeviceID: mine.ID}) {
+		t.Errorf("%+v %v", have, err)
+	}
+	// Use cases that record their refusals themselves do so alone.
+	had, changes := len(w.Events(event.Auth)), len(w.Events(event.UserUpdate))
+	if err := c.ChangePassword(t.Context(), "wrong", "correct horse battery 2", ""); err == nil {
+		t.Error("a wrong old password")
+	}
+	if n := len(w.Events(event.UserUpdate)); n != changes+1 {
+		t.Errorf("%d events of a password change", n-changes)
+	}
+	if n := len(w.Events(event.Auth)); n != had {
+		t.Errorf("a password change was recorded twice")
+	}
+}
+
 // TestA72PROXYLine sends a PROXY line from an address that may not.
 func TestA72PROXYLine(t *testing.T) {
 	w := world.New(t, nil)

@@ -59,6 +59,16 @@ func botLogin(t *testing.T, w *world.World, session crypto.Signer, req client.Lo
 	return u, got, nil
 }
 
+// untold fails the test unless who tried was told nothing and the newest login event has the reason.
+func untold(t *testing.T, w *world.World, err error, reason string) {
+	t.Helper()
+	w.Refused(err, "bad_bot", "")
+	list := w.Events(event.UserLogin)
+	if last := list[len(list)-1]; last.Success || last.Session.Reason != reason {
+		t.Fatalf("the newest login is %+v %+v, want a failure because of %s", last, last.Session, reason)
+	}
+}
+
 // TestBotWithADevice: the token enrolls the machine, later logins are its proof, and nothing else is.
 func TestBotWithADevice(t *testing.T) {
 	w := world.New(t, nil)
@@ -118,7 +128,7 @@ func TestBotWithADevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = again(false)
-	w.Refused(err, "bot_no_proof", event.UserLogin)
+	untold(t, w, err, "bot_no_proof")
 	// Unenrolled, the bot is out: no login without the proof.
 	if _, err := w.Admin.Unenroll(t.Context(), client.DeviceRef{Tag: "RUNNER1"}); err != nil {
 		t.Fatal(err)
@@ -167,8 +177,8 @@ func TestBotWithAKey(t *testing.T) {
 	_, err = login("far", far, kept)
 	w.Refused(err, "bot_address", event.UserLogin)
 	token := newBot(t, w, "near", "127.0.0.0/8", "::1/128")
-	_, err = login("far", token, kept)
-	w.Refused(err, "bot_address", event.UserLogin)
+	_, err = login("far", token, kept) // another's token
+	untold(t, w, err, "bad_bot")
 	_, err = login("nowhere", token, kept) // another's token
 	w.Refused(err, "bad_bot", event.UserLogin)
 	u, err := login("near", token, kept)
@@ -186,9 +196,9 @@ func TestBotWithAKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = login("near", "", newKey(t))
-	w.Refused(err, "bot_other_machine", event.UserLogin)
+	untold(t, w, err, "bot_other_machine")
 	_, err = login("near", "", liar{kept, newKey(t)})
-	w.Refused(err, "bot_signature", event.UserLogin)
+	untold(t, w, err, "bot_signature")
 	// Its addresses are asked at each login.
 	res, err := w.Admin.Get(t.Context(), manifest.User, "near")
 	if err != nil {
@@ -239,7 +249,7 @@ func TestA14HumansCertificateAsABots(t *testing.T) {
 		return identity.FromSSH(got.SSH)
 	}
 	_, err := as("ci", &client.Bot{Key: newKey(t)}, false) // her certificate, the bot's name
-	w.Refused(err, "bot_other_machine", event.UserLogin)
+	untold(t, w, err, "bot_other_machine")
 	_, err = as("alice", &client.Bot{Key: newKey(t)}, false) // a bot's login in her name
 	w.Refused(err, "bad_bot", event.UserLogin)
 	i, err := w.Admin.ResetUser(t.Context(), "ci")

@@ -189,6 +189,9 @@ func TestA73JoinTokens(t *testing.T) {
 	h := newHost(t, w)
 	w.Refused(h.join("guess", "x"), "invalid_join_token", event.HostJoin)
 	w.Refused(h.join(h.token("", "proxy"), "x"), "invalid_join_token", event.HostJoin)
+	if twice := w.Events(event.Auth); len(twice) != 0 {
+		t.Errorf("refusals of joins were recorded twice: %+v", twice)
+	}
 	token := h.token("", "node")
 	results := make([]error, 4)
 	var wg sync.WaitGroup

@@ -51,10 +51,13 @@ type Enrollment struct {
 	Bind    func(deviceID string) ([]store.Op, error)
 }
 
-// guesses are the refusals of who may be trying tokens and keys.
-var guesses = map[string]bool{"bad_bot": true, "bot_other_machine": true, "bot_signature": true}
+// unproven is a refusal before anything was proven: its reason is recorded, and the other side is told badBot.
+type unproven struct{ error }
 
-// badBot is the one fault of a bot that is none, or has the wrong token: it tells nobody which.
+func (u unproven) Unwrap() error { return u.error }
+
+// badBot is the one fault of who has proven nothing: a bot that is none, that may not log in or not from there, the wrong
+// token or key. It tells nobody which.
 func badBot() *fault.Error {
 	return fault.New(fault.Unauthenticated, "invalid bot name or token").WithReason("bad_bot").
 		WithCause("a token is good for one login, which binds the bot to its machine").
@@ -77,7 +80,11 @@ type Service struct {
 
 // Login logs a machine in, recorded whatever comes of it.
 func (s *Service) Login(ctx context.Context, from identity.Caller, start login.Start, c Conversation) (login.Result, error) {
-	return s.People.Recorded(ctx, from, start, func() (login.Result, error) { return s.login(ctx, from, start, c) })
+	r, err := s.People.Recorded(ctx, from, start, func() (login.Result, error) { return s.login(ctx, from, start, c) })
+	if errors.As(err, new(unproven)) {
+		return login.Result{}, badBot()
+	}
+	return r, err
 }
 
 func (s *Service) login(ctx context.Context, from identity.Caller, start login.Start, c Conversation) (login.Result, error) {
@@ -87,28 +94,13 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start login.S
 	if err := s.People.Throttle.Allow(start.User, from.Addr); err != nil {
 		return login.Result{}, err
 	}
-	if !identity.ValidName(start.User) {
-		s.People.Throttle.Failed("", from.Addr)
-		return login.Result{}, badBot()
-	}
-	a, err := s.People.Apply(ctx, from, start, "")
-	if fault.Is(err, fault.NotFound) || err == nil && a.ID.Kind != identity.Bot {
-		s.People.Throttle.Failed(start.User, from.Addr)
-		return login.Result{}, badBot()
+	a, m, err := s.begin(ctx, from, start, c)
+	if err == nil {
+		err = m.prove(ctx, &a, start.Token)
 	}
 	if err != nil {
-		return login.Result{}, err
-	}
-	if len(a.Account.Addresses) > 0 && !a.Account.From(from.Addr) {
-		return login.Result{}, login.OutOfRange(a.Account, from)
-	}
-	m, err := s.machine(ctx, from, start, c)
-	if err != nil {
-		return login.Result{}, err
-	}
-	if err := m.prove(ctx, &a, start.Token); err != nil {
-		if guesses[fault.Of(err).Reason] {
-			s.People.Throttle.Failed(start.User, from.Addr)
+		if (m == nil || !m.proven) && fault.Of(err).Kind != fault.Internal && ctx.Err() == nil {
+			s.People.Throttle.Failed(counted(start.User), from.Addr)
 		}
 		return login.Result{}, err
 	}
@@ -122,10 +114,44 @@ func (s *Service) login(ctx context.Context, from identity.Caller, start login.S
 	return r, err
 }
 
-// machine is a bot's machine at one login, and what the bot was bound to.
+// counted is whom a failure counts for: what is no name is not kept.
+func counted(user string) string {
+	if !identity.ValidName(user) {
+		return ""
+	}
+	return user
+}
+
+// begin finds the bot and what it is bound to. Why it may not log in is kept for after the proof.
+func (s *Service) begin(ctx context.Context, from identity.Caller, start login.Start, c Conversation) (login.Applicant, *machine, error) {
+	if !identity.ValidName(start.User) {
+		return login.Applicant{}, nil, unproven{badBot()}
+	}
+	a, refusal := s.People.Apply(ctx, from, start, "")
+	switch {
+	case a.Account == nil && fault.Of(refusal).Kind == fault.Internal:
+		return a, nil, refusal
+	case a.Account == nil:
+		return a, nil, unproven{refusal}
+	case a.ID.Kind != identity.Bot:
+		return a, nil, unproven{badBot()}
+	case refusal == nil && len(a.Account.Addresses) > 0 && !a.Account.From(from.Addr):
+		refusal = login.OutOfRange(a.Account, from)
+	}
+	m, err := s.machine(ctx, from, start, c)
+	if err == nil {
+		m.refusal = refusal
+	}
+	return a, m, err
+}
+
+// machine is a bot's machine at one login, and what the bot was bound to. Refusal is why the bot may not log in whatever
+// it proves: it is told to who has proven to be the bot, before anything is bound.
 type machine struct {
 	*Service
 	Conversation
+	refusal  error
+	proven   bool
 	from     identity.Caller
 	binding  ceremony.Binding
 	secret   records.Secret
@@ -156,19 +182,32 @@ func (m *machine) prove(ctx context.Context, a *login.Applicant, token string) e
 		return m.first(ctx, a, token)
 	case bound.Device != "":
 		return m.byDevice(ctx, a, bound.Device)
-	case len(a.Account.Addresses) == 0:
-		return needsAddress(a.Account.Name)
 	}
 	key, err := m.key(ctx)
 	if err != nil {
 		return err
 	}
 	if subtle.ConstantTimeCompare(key, bound.Key) != 1 {
-		return fault.New(fault.Denied, "bot %q is bound to another machine", a.Account.Name).WithReason("bot_other_machine").
-			WithFix("ask an administrator: tctl bots reset %s", a.Account.Name)
+		return unproven{otherMachine(a)}
+	}
+	if err := m.welcome(); err != nil {
+		return err
+	}
+	if len(a.Account.Addresses) == 0 {
+		return needsAddress(a.Account.Name)
 	}
 	a.ID.PinnedIP = a.ID.LoginIP
 	return nil
+}
+
+// welcome is where the machine has proven to be the bot's.
+func (m *machine) welcome() error {
+	m.proven = true
+	return m.refusal
+}
+
+func otherMachine(a *login.Applicant) error {
+	return fault.New(fault.Denied, "bot %q is bound to another machine", a.Account.Name).WithReason("bot_other_machine")
 }
 
 func needsAddress(name string) error {
@@ -179,14 +218,17 @@ func needsAddress(name string) error {
 // first spends the token.
 func (m *machine) first(ctx context.Context, a *login.Applicant, token string) error {
 	if token == "" {
-		return badBot()
+		return unproven{badBot()}
 	}
 	invite, at, err := m.People.Records.Invite(ctx, token)
 	if err != nil && !fault.Is(err, fault.Denied) {
 		return err
 	}
 	if err != nil || !invite.Bot || invite.User != a.Account.Name || !m.People.Now().Before(invite.Expires) {
-		return badBot()
+		return unproven{badBot()}
+	}
+	if err := m.welcome(); err != nil {
+		return err
 	}
 	spend := []store.Op{store.CheckRevision(records.InviteKey(token), at), store.Delete(records.InviteKey(token))}
 	bind := func(to records.Machine) ([]store.Op, error) {
@@ -231,7 +273,7 @@ func (m *machine) bindKey(ctx context.Context, a *login.Applicant, bind func(rec
 		Session:  &event.Session{Addr: m.from.Addr.String()},
 		Resource: &event.Resource{ResourceKind: "user", ResourceName: a.Account.Name, Changes: []string{"machine"}}}
 	if _, err := m.People.Audit.Record(ctx, ev, ops...); errors.Is(err, store.ErrConflict) {
-		return badBot()
+		return unproven{badBot()}
 	} else if err != nil {
 		return err
 	}
@@ -250,11 +292,11 @@ func (m *machine) key(ctx context.Context) ([]byte, error) {
 	public, err := x509.ParsePKIXPublicKey(spki)
 	key, ok := public.(*ecdsa.PublicKey)
 	if err != nil || !ok || key.Curve != elliptic.P256() {
-		return nil, fault.New(fault.Invalid, "the bot's key is no P-256 key").WithReason("bad_key")
+		return nil, unproven{fault.New(fault.Invalid, "the bot's key is no P-256 key").WithReason("bad_key")}
 	}
 	digest := m.binding.BotDigest(spki, nonce)
 	if !ecdsa.VerifyASN1(key, digest[:], signature) {
-		return nil, fault.New(fault.Denied, "the bot's key did not sign this login").WithReason("bot_signature")
+		return nil, unproven{fault.New(fault.Denied, "the bot's key did not sign this login").WithReason("bot_signature")}
 	}
 	return spki, nil
 }
@@ -266,16 +308,17 @@ func (m *machine) byDevice(ctx context.Context, a *login.Applicant, id string) e
 		return err
 	}
 	if len(offer.Hello) == 0 || offer.Enroll {
-		return fault.New(fault.Denied, "bot %q is bound to its device, which gave no proof", a.Account.Name).WithReason("bot_no_proof").
-			WithFix("tsh login --user=%s   (on its machine), or ask an administrator: tctl bots reset %s", a.Account.Name, a.Account.Name)
+		return unproven{fault.New(fault.Denied, "bot %q is bound to its device, which gave no proof", a.Account.Name).WithReason("bot_no_proof")}
 	}
 	dev, told, err := m.Devices.Authenticate(ctx, m.binding, offer.Hello, m.Conversation)
 	if err != nil {
 		return err
 	}
 	if dev.ID != id {
-		return fault.New(fault.Denied, "bot %q is bound to another machine", a.Account.Name).WithReason("bot_other_machine").
-			WithFix("ask an administrator: tctl bots reset %s", a.Account.Name)
+		return unproven{otherMachine(a)}
+	}
+	if err := m.welcome(); err != nil {
+		return err
 	}
 	m.told = told
 	a.Carries(dev)

@@ -68,7 +68,7 @@ func (s *Service) Import(ctx context.Context, from identity.Caller, how Import, 
 		}
 		if err == nil {
 			inFile[name] = i
-			err = s.there(ctx, d, slot)
+			err = s.there(ctx, from, d, slot)
 		}
 		switch {
 		case err != nil && fault.Of(err).Kind == fault.Internal:
@@ -103,14 +103,19 @@ func refused(err error) Imported {
 	return Imported{Outcome: Refused, Reason: text}
 }
 
-// there finds a device that is registered already, and says how it differs.
-func (s *Service) there(ctx context.Context, d *device.Device, slot *Imported) error {
+// there finds a device that is registered already, and says how it differs to who may read it; others learn that its tag
+// is taken.
+func (s *Service) there(ctx context.Context, from identity.Caller, d *device.Device, slot *Imported) error {
 	have, _, err := s.Trust.Inventory.ByTag(ctx, d.OSType, d.AssetTag)
 	if fault.Because(err, "device_not_found") {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	if s.Trust.May(from, "read", have) != nil {
+		*slot = Imported{Outcome: Exists, Reason: "its tag is taken"}
+		return nil
 	}
 	*slot = Imported{Outcome: Exists, DeviceID: have.ID}
 	if d.Owner != "" && d.Owner != have.Owner {
