@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/roster"
 	rpccensus "github.com/sallyport/sallyport/internal/rpc/census"
 	"github.com/sallyport/sallyport/internal/rpc/device"
+	rpcevent "github.com/sallyport/sallyport/internal/rpc/event"
 	rpcfeed "github.com/sallyport/sallyport/internal/rpc/feed"
 	"github.com/sallyport/sallyport/internal/rpc/fleet"
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
@@ -118,7 +119,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&rpcfeed.Handler{Feed: s.use.Feed, Membership: s.use.Membership, Census: s.use.Census,
 		Audit: s.use.Audit, Caller: caller, Now: s.now, Log: s.log}, opts...))
 	mux.Handle(sallyportv1connect.NewSessionServiceHandler(&rpccensus.Handler{Use: s.use.Census, Caller: caller}, opts...))
-	mux.Handle(sallyportv1connect.NewEventServiceHandler(&eventHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewEventServiceHandler(&rpcevent.Handler{Audit: s.use.Audit, Caller: caller,
+		Still: func(ctx context.Context) error { return s.decide(caller(ctx), table["EventService/ExportLog"], nil) }}, opts...))
 	return mux
 }
 

@@ -1,4 +1,5 @@
-package rpc
+// Package event answers EventService: it takes hosts' audit events and reads the log out.
+package event
 
 import (
 	"context"
@@ -13,12 +14,20 @@ import (
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
 )
 
-type eventHandler struct{ s *Server }
+// Handler is a sallyportv1connect.EventServiceHandler. Caller tells who makes a call, Still whether who exports the log may
+// go on.
+type Handler struct {
+	Audit  *audit.Log
+	Caller func(context.Context) identity.Caller
+	Still  func(context.Context) error
+}
 
-func (h *eventHandler) IngestEvents(ctx context.Context, r *connect.Request[pb.IngestEventsRequest]) (*connect.Response[pb.IngestEventsResponse], error) {
-	host := caller(ctx).Host
+// IngestEvents is of the service.
+func (h *Handler) IngestEvents(ctx context.Context, r *connect.Request[pb.IngestEventsRequest]) (*connect.Response[pb.IngestEventsResponse], error) {
+	host := h.Caller(ctx).Host
 	if host == nil {
 		return nil, fault.New(fault.Unauthenticated, "only a host writes events")
 	}
@@ -33,7 +42,7 @@ func (h *eventHandler) IngestEvents(ctx context.Context, r *connect.Request[pb.I
 		}
 		entries = append(entries, e)
 	}
-	acked, err := h.s.use.Audit.Ingest(ctx, audit.Sender{Writer: host.ID, Roles: []event.Role{event.Role(host.Role)}}, entries)
+	acked, err := h.Audit.Ingest(ctx, audit.Sender{Writer: host.ID, Roles: []event.Role{event.Role(host.Role)}}, entries)
 	if err != nil && acked == 0 {
 		return nil, err
 	}
@@ -47,9 +56,10 @@ func at(t *timestamppb.Timestamp) time.Time {
 	return t.AsTime()
 }
 
-func (h *eventHandler) ListEvents(ctx context.Context, r *connect.Request[pb.ListEventsRequest]) (*connect.Response[pb.ListEventsResponse], error) {
+// ListEvents is of the service.
+func (h *Handler) ListEvents(ctx context.Context, r *connect.Request[pb.ListEventsRequest]) (*connect.Response[pb.ListEventsResponse], error) {
 	m := r.Msg
-	list, next, err := h.s.use.Audit.List(ctx, audit.Filter{From: at(m.From), To: at(m.To), Event: event.Kind(m.Event), User: m.User,
+	list, next, err := h.Audit.List(ctx, audit.Filter{From: at(m.From), To: at(m.To), Event: event.Kind(m.Event), User: m.User,
 		Device: m.Device, After: m.After, Limit: int(m.Limit)})
 	if err != nil {
 		return nil, err
@@ -61,10 +71,11 @@ func (h *eventHandler) ListEvents(ctx context.Context, r *connect.Request[pb.Lis
 	return connect.NewResponse(out), nil
 }
 
-func (h *eventHandler) ExportLog(ctx context.Context, _ *connect.Request[pb.ExportLogRequest], stream *connect.ServerStream[pb.ExportLogResponse]) error {
-	return h.s.use.Audit.Export(ctx, writer(func(p []byte) error {
+// ExportLog is of the service.
+func (h *Handler) ExportLog(ctx context.Context, _ *connect.Request[pb.ExportLogRequest], stream *connect.ServerStream[pb.ExportLogResponse]) error {
+	return h.Audit.Export(ctx, writer(func(p []byte) error {
 		// A long export is asked about again at each part: it ends when its caller may no longer see it.
-		if err := h.s.decide(caller(ctx), table["EventService/ExportLog"], nil); err != nil {
+		if err := h.Still(ctx); err != nil {
 			return err
 		}
 		return stream.Send(&pb.ExportLogResponse{Lines: p})
@@ -80,7 +91,8 @@ func (w writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (h *eventHandler) VerifyLog(ctx context.Context, r *connect.Request[pb.VerifyLogRequest]) (*connect.Response[pb.VerifyLogResponse], error) {
+// VerifyLog is of the service.
+func (h *Handler) VerifyLog(ctx context.Context, r *connect.Request[pb.VerifyLogRequest]) (*connect.Response[pb.VerifyLogResponse], error) {
 	var elsewhere *event.SignedHeads
 	if len(r.Msg.Head) > 0 {
 		elsewhere = new(event.SignedHeads)
@@ -88,7 +100,7 @@ func (h *eventHandler) VerifyLog(ctx context.Context, r *connect.Request[pb.Veri
 			return nil, fault.New(fault.Invalid, "--head: not a signed list of heads").Wrapping(err)
 		}
 	}
-	report, err := h.s.use.Audit.Verify(ctx, elsewhere)
+	report, err := h.Audit.Verify(ctx, elsewhere)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +108,7 @@ func (h *eventHandler) VerifyLog(ctx context.Context, r *connect.Request[pb.Veri
 	for _, p := range report.Problems {
 		out.Findings = append(out.Findings, fmt.Sprintf("%s %d: %s", p.Writer, p.Seq, p.Text))
 	}
-	if heads, err := h.s.use.Audit.LatestHeads(ctx); err == nil {
+	if heads, err := h.Audit.LatestHeads(ctx); err == nil {
 		out.Head, err = json.Marshal(heads)
 		if err != nil {
 			return nil, err
