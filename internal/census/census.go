@@ -2,11 +2,14 @@
 package census
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
@@ -24,9 +27,14 @@ import (
 
 // Bounds.
 const (
-	maxPerHost = 20000 // sessions that one agent may say it carries
-	maxShown   = 1000  // sessions that a preview lists
-	perTxn     = 30    // sessions written in one transaction: 30 of the largest fit
+	maxPerHost = 20000     // sessions that one agent may say it carries; more are not listed
+	maxSession = 48 << 10  // bytes of one session's JSON: a certificate's identity is 32 KiB at most
+	maxTxn     = 512 << 10 // bytes of sessions written in one transaction
+	perTxn     = 50        // operations of one transaction
+	maxShown   = 1000      // sessions that a preview lists
+	maxPage    = 4 << 20   // bytes of sessions that one answer lists
+	maxMessage = 1 << 10   // bytes of an end's message
+	shortestID = 8         // how much of an id names a session
 )
 
 // told is how long a session is listed after its agent told of it: agents tell of all of theirs every five minutes.
@@ -50,6 +58,9 @@ type Service struct {
 	Pictures Pictures
 	Audit    Audit
 	Now      func() time.Time
+
+	mu    sync.Mutex
+	count map[string]int // guarded by mu: how many sessions a host has told of since it told of all
 }
 
 // Report is what an agent says. A Complete one lists in IDs every session that it carries: what else was known of it is
@@ -61,14 +72,15 @@ type Report struct {
 	Ended    []string
 }
 
-// Report writes down what an agent says of its sessions; it speaks for itself alone.
-func (s *Service) Report(ctx context.Context, host string, r Report) error {
-	if len(r.IDs) > maxPerHost || len(r.Changed) > maxPerHost || len(r.Ended) > maxPerHost {
-		return fault.New(fault.Invalid, "more sessions than one agent can have").WithReason("too_many_sessions")
+// Report writes down what an agent says of its sessions; it speaks for itself alone: a node's sessions are on that node.
+// What does not fit is left out, and the error says so: what does is written all the same.
+func (s *Service) Report(ctx context.Context, host identity.Host, r Report) error {
+	if host.Role == identity.RoleProxy {
+		return fault.New(fault.Denied, "a proxy carries no sessions").WithReason("bad_session")
 	}
 	ended := r.Ended
 	if r.Complete {
-		known, err := s.Records.SessionIDs(ctx, host)
+		known, err := s.Records.SessionIDs(ctx, host.ID)
 		if err != nil {
 			return err
 		}
@@ -78,20 +90,18 @@ func (s *Service) Report(ctx context.Context, host string, r Report) error {
 		}
 		ended = slices.DeleteFunc(known, func(id string) bool { return still[id] })
 	}
+	var left error
 	var ops []store.Op
 	for _, id := range ended {
 		if live.ValidID(id) {
-			ops = append(ops, store.Delete(records.SessionKey(host, id)))
+			ops = append(ops, store.Delete(records.SessionKey(host.ID, id)))
 		}
 	}
-	for _, raw := range r.Changed {
-		var l live.Session
-		if err := json.Unmarshal(raw, &l); err != nil {
-			return fault.New(fault.Invalid, "a session that is no JSON").WithReason("bad_session").Wrapping(err)
-		}
-		l.Host = host
-		if err := l.Check(); err != nil {
-			return fault.New(fault.Invalid, "%v", err).WithReason("bad_session")
+	for _, raw := range r.Changed[:s.room(host.ID, r)] {
+		l, err := s.read(host, raw)
+		if err != nil {
+			left = err
+			continue
 		}
 		op, err := records.PutSession(l, s.Now().UTC().Add(told))
 		if err != nil {
@@ -99,20 +109,62 @@ func (s *Service) Report(ctx context.Context, host string, r Report) error {
 		}
 		ops = append(ops, op)
 	}
-	for part := range slices.Chunk(ops, perTxn) {
-		if _, err := s.Store.Txn(ctx, part); err != nil {
+	return errors.Join(left, s.write(ctx, ops))
+}
+
+// room is how many of the sessions that a report changes are taken.
+func (s *Service) room(host string, r Report) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count == nil {
+		s.count = map[string]int{}
+	}
+	if r.Complete {
+		s.count[host] = 0
+	}
+	n := max(0, min(len(r.Changed), maxPerHost-s.count[host]))
+	s.count[host] = max(0, s.count[host]+n-len(r.Ended))
+	return n
+}
+
+// read takes one session as an agent tells it.
+func (s *Service) read(host identity.Host, raw []byte) (live.Session, error) {
+	var l live.Session
+	if len(raw) > maxSession {
+		return l, fault.New(fault.Invalid, "a session of %d bytes", len(raw)).WithReason("bad_session")
+	}
+	if err := json.Unmarshal(raw, &l); err != nil {
+		return l, fault.New(fault.Invalid, "a session that is no JSON").WithReason("bad_session").Wrapping(err)
+	}
+	l.Host = host.ID
+	if host.Role == identity.RoleNode {
+		l.Target.Kind, l.Target.ID, l.Target.Name = target.Node, host.ID, cmp.Or(host.Name, host.ID)
+	}
+	if err := l.Check(); err != nil {
+		return l, fault.New(fault.Invalid, "%v", err).WithReason("bad_session")
+	}
+	return l, nil
+}
+
+// write writes in transactions that fit.
+func (s *Service) write(ctx context.Context, ops []store.Op) error {
+	for len(ops) > 0 {
+		n, size := 0, 0
+		for n < len(ops) && n < perTxn && (n == 0 || size+len(ops[n].Value) <= maxTxn) {
+			size += len(ops[n].Value)
+			n++
+		}
+		if _, err := s.Store.Txn(ctx, ops[:n]); err != nil {
 			return fmt.Errorf("write sessions: %w", err)
 		}
+		ops = ops[n:]
 	}
 	return nil
 }
 
 // List reads a page of the live sessions that the caller may see; next is empty on the last.
-func (s *Service) List(ctx context.Context, from identity.Caller, after string, limit int) ([]live.Session, string, error) {
-	if limit <= 0 || limit > store.MaxPage {
-		limit = store.MaxPage
-	}
-	list, next, err := s.Records.Sessions(ctx, after, limit)
+func (s *Service) List(ctx context.Context, from identity.Caller, after string) ([]live.Session, string, error) {
+	list, next, err := s.Records.Sessions(ctx, after, maxPage)
 	picture, _ := s.Pictures.Current()
 	list = slices.DeleteFunc(list, func(l live.Session) bool {
 		return picture.HostLocked(l.Host, s.Now()) || s.may(from, "list", l) != nil
@@ -140,7 +192,7 @@ func (s *Service) each(ctx context.Context, visit func(live.Session) error) erro
 	picture, _ := s.Pictures.Current()
 	after := ""
 	for {
-		list, next, err := s.Records.Sessions(ctx, after, store.MaxPage)
+		list, next, err := s.Records.Sessions(ctx, after, maxPage)
 		if err != nil {
 			return err
 		}
@@ -159,14 +211,16 @@ func (s *Service) each(ctx context.Context, visit func(live.Session) error) erro
 	}
 }
 
-// find is the session with an id, or the only one whose id begins so.
-func (s *Service) find(ctx context.Context, id string) (live.Session, error) {
+// find is the session with an id, or the only one whose id begins so, of those that the caller may do something to:
+// the others are not there.
+func (s *Service) find(ctx context.Context, from identity.Caller, verb, id string) (live.Session, error) {
 	var found []live.Session
-	if id == "" {
-		return live.Session{}, fault.New(fault.Invalid, "a session's id must be given").WithFix("tctl sessions ls")
+	if len(id) < shortestID {
+		return live.Session{}, fault.New(fault.Invalid, "%q is too little of a session's id: %d characters at least", id, shortestID).
+			WithReason("short_id").WithFix("tctl sessions ls")
 	}
 	err := s.each(ctx, func(l live.Session) error {
-		if strings.HasPrefix(l.ID, id) && len(found) < 10 {
+		if strings.HasPrefix(l.ID, id) && len(found) < 10 && s.may(from, verb, l) == nil {
 			found = append(found, l)
 		}
 		return nil
@@ -174,10 +228,13 @@ func (s *Service) find(ctx context.Context, id string) (live.Session, error) {
 	if err != nil {
 		return live.Session{}, err
 	}
-	switch len(found) {
-	case 1:
+	if i := slices.IndexFunc(found, func(l live.Session) bool { return l.ID == id }); i > 0 {
+		found = found[i:]
+	}
+	switch {
+	case len(found) == 1 || len(found) > 1 && found[0].ID == id: // that another agent says it too does not hide it
 		return found[0], nil
-	case 0:
+	case len(found) == 0:
 		return live.Session{}, fault.New(fault.NotFound, "session %q not found", id).WithReason("not_found").
 			WithCause("it is over, or its agent has not told of it yet").WithFix("tctl sessions ls")
 	}
@@ -194,11 +251,11 @@ const endLife = identity.MaxLifetime
 
 // End has a session cut, with a message for the person in it.
 func (s *Service) End(ctx context.Context, from identity.Caller, id, message string) (live.Session, error) {
-	l, err := s.find(ctx, id)
-	if err != nil {
-		return l, err
+	if len(message) > maxMessage {
+		return live.Session{}, fault.New(fault.Invalid, "a message of %d bytes, %d at most", len(message), maxMessage).WithReason("too_large")
 	}
-	if err := s.may(from, "delete", l); err != nil {
+	l, err := s.find(ctx, from, "delete", id)
+	if err != nil {
 		return l, err
 	}
 	end := live.End{Session: l.ID, By: from.Name(), Message: message, Expires: s.Now().UTC().Add(endLife).Truncate(time.Second)}
@@ -250,11 +307,8 @@ type Answer struct {
 
 // Explain decides about a live session as its agent does, by auth's own picture.
 func (s *Service) Explain(ctx context.Context, from identity.Caller, id string) (Answer, error) {
-	l, err := s.find(ctx, id)
+	l, err := s.find(ctx, from, "read", id)
 	if err != nil {
-		return Answer{}, err
-	}
-	if err := s.may(from, "read", l); err != nil {
 		return Answer{}, err
 	}
 	picture, _ := s.Pictures.Current()

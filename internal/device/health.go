@@ -58,6 +58,7 @@ const (
 	BootUnproven    = "boot_unproven"    // a log was wanted and proved nothing
 	TagChanged      = "tag_changed"      // the machine says another asset tag
 	EKUntrusted     = "ekcert_untrusted" // what ekcert_policy: monitor let pass
+	Unenrolled      = "unenrolled"       // by an administrator: it does not enroll by itself again
 )
 
 // DefaultWatch are the PCRs of a baseline unless told: firmware, option ROMs, boot loader, Secure Boot policy. The others

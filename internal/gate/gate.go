@@ -67,7 +67,7 @@ type Request struct {
 // what cannot be recorded is refused. The session's context is a child of ctx and ends when the session must; the
 // caller ends the session with End.
 func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
-	s := &Session{gate: g, id: uuid.NewString(), request: req, since: g.now(), began: time.Now()}
+	s := &Session{gate: g, id: uuid.NewString(), request: req, origin: req.Identity, since: g.now(), began: time.Now()}
 	picture, err := g.let(s)
 	if err != nil {
 		return nil, g.refuse(ctx, s, err)
@@ -98,7 +98,7 @@ func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
 // let decides, by the current picture, whether a session may begin.
 func (g *Gate) let(s *Session) (*snapshot.Picture, error) {
 	picture, age := g.pictures.Current()
-	v, err := g.judge(view{picture, age, picture.Settings.AdmitAge()}, s.asked(), false, s.id)
+	v, err := g.judge(view{picture, age, picture.Settings.AdmitAge()}, s, false)
 	if err == nil {
 		s.take(v)
 	}
@@ -112,8 +112,12 @@ func (g *Gate) enter(s *Session, by *snapshot.Picture) (bool, error) {
 	if g.closed {
 		return false, fault.New(fault.Unavailable, "this agent is stopping").WithReason("stopping")
 	}
-	if current, _ := g.pictures.Current(); current != by {
+	current, age := g.pictures.Current()
+	if current != by {
 		return false, nil
+	}
+	if age > current.Settings.AdmitAge() && s.Limits().Strict { // recording took long
+		return false, stale(age)
 	}
 	g.index.add(s, s.Identity())
 	if by != g.reviewed {
@@ -136,12 +140,22 @@ type verdict struct {
 	decision access.Decision
 }
 
-// judge asks access about a request; the error is a fault fit to print. A session that a later login of its user on its
-// device continues must be allowed as what it was, its end apart, and as what it goes on as. live says that it was let
-// in before: then the end of its certificate is for its limits to judge.
-func (g *Gate) judge(by view, req Request, live bool, id string) (verdict, error) {
-	if end := by.picture.Ended[id]; end != nil {
+// judge asks access about a session; the error is a fault fit to print. A session that a later login of its user on its
+// device continues must be allowed as what it was, its end apart, and as what it goes on as; a lock on the login that it
+// was let in by ends it for ever after. live says that it was let in before: then the end of its certificate is for its
+// limits to judge.
+func (g *Gate) judge(by view, s *Session, live bool) (verdict, error) {
+	if end := by.picture.Ended[s.id]; end != nil {
 		return verdict{}, ended(end)
+	}
+	req := s.asked()
+	if req.Identity != s.origin {
+		was := req
+		was.Identity = s.origin
+		var r *refusal
+		if _, err := g.ask(by, was, true); errors.As(err, &r) && r.fault.Reason == string(access.Locked) {
+			return verdict{}, err
+		}
 	}
 	v, err := g.ask(by, req, live)
 	if err != nil {

@@ -16,10 +16,19 @@ func newIndex() index {
 	return index{all: map[string]*Session{}, by: map[lock.Subject]map[*Session]struct{}{}}
 }
 
+// keys are what a session is found by: what locks may name of whom it goes on as, and of whom it was let in as.
+func keys(s *Session, who *identity.User) []lock.Subject {
+	list := lock.Subjects(who, s.request.Target, s.request.Action)
+	if who != s.origin {
+		list = append(list, lock.Subjects(s.origin, s.request.Target, s.request.Action)...)
+	}
+	return list
+}
+
 // add takes a session in, under the identity that it has.
 func (x *index) add(s *Session, who *identity.User) {
 	x.all[s.id] = s
-	for _, key := range lock.Subjects(who, s.request.Target, s.request.Action) {
+	for _, key := range keys(s, who) {
 		if x.by[key] == nil {
 			x.by[key] = map[*Session]struct{}{}
 		}
@@ -33,7 +42,7 @@ func (x *index) remove(s *Session, who *identity.User) bool {
 		return false
 	}
 	delete(x.all, s.id)
-	for _, key := range lock.Subjects(who, s.request.Target, s.request.Action) {
+	for _, key := range keys(s, who) {
 		delete(x.by[key], s)
 		if len(x.by[key]) == 0 {
 			delete(x.by, key)

@@ -107,6 +107,47 @@ func TestLaterLogin(t *testing.T) {
 	})
 }
 
+// TestLaterLoginKeepsItsOrigin locks what a session was let in by, after a later login has taken it over.
+func TestLaterLoginKeepsItsOrigin(t *testing.T) {
+	for name, target := range map[string]lock.Lock{
+		"what was issued before":    {Name: "l", Target: lock.Target{User: "alice"}, IssuedBefore: time.Date(2000, 1, 1, 0, 10, 0, 0, time.UTC)},
+		"the second factor of then": {Name: "l", Target: lock.Target{MFADevice: "stolen"}},
+		"the role of then":          {Name: "l", Target: lock.Target{Role: "other"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, stop := running(t)
+				defer stop()
+				req := onDevice("alice", "c1", "a1", "r", "other")
+				req.Identity.MFADevice = "stolen"
+				s := f.admit(t, req)
+				time.Sleep(30 * time.Minute)
+				l := later(req, "b1", "r")
+				l.Identity.MFADevice = "mine"
+				f.put(l)
+				synctest.Wait()
+				alive(t, s, "as the later login")
+				if s.Identity().Validity.Serial != "b1" {
+					t.Fatal("the session did not go on as the later login")
+				}
+				f.put(&target)
+				cutBy(t, s, "locked", name)
+			})
+		})
+	}
+}
+
+// TestOldByTheTime admits nobody by a picture that grew too old while the admission was being recorded.
+func TestOldByTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.events.before = sync.OnceFunc(func() { time.Sleep(4 * time.Minute) })
+		if _, err := f.gate.Admit(t.Context(), request("alice", "access")); !fault.Because(err, "stale_picture") {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestLaterLoginEnds is the end of the later login itself.
 func TestLaterLoginEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -350,7 +391,7 @@ func (f *fixture) compare(t *testing.T, sessions map[*Session]struct{}, seed uin
 			delete(sessions, s) // what is over stays over
 			continue
 		}
-		_, err := f.gate.judge(view{picture: picture, oldest: time.Hour}, s.asked(), true, s.id)
+		_, err := f.gate.judge(view{picture: picture, oldest: time.Hour}, s, true)
 		if err != nil {
 			t.Fatalf("seed %d: a session of %s lives that is refused: %v", seed, s.Identity().Name, err)
 		}

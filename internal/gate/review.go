@@ -39,7 +39,7 @@ func (g *Gate) review() {
 	}
 	g.mu.Unlock()
 	for s := range again {
-		v, err := g.judge(view{picture, age, picture.Settings.LiveAge()}, s.asked(), true, s.id)
+		v, err := g.judge(view{picture, age, picture.Settings.LiveAge()}, s, true)
 		if err != nil {
 			s.finish(fault.Of(err))
 			continue

@@ -23,6 +23,8 @@ type Session struct {
 	began  time.Time    // by the process's own clock, which no step of the calendar moves
 	active atomic.Int64 // when something last went through, in nanoseconds after began
 
+	origin *identity.User // as whom it was let in, whatever it goes on as: what ends that ends it
+
 	mu       sync.Mutex
 	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays
 	decision access.Decision // guarded by mu

@@ -124,8 +124,10 @@ type Caller struct {
 	Host  *Host
 	Local bool
 	Addr  netip.Addr
-	// Certificate is SHA-256 of the DER of the certificate that the caller showed, nil where there was none.
+	// Certificate is SHA-256 of the DER of the certificate that the caller showed, nil where there was none; Expires is
+	// its end.
 	Certificate []byte
+	Expires     time.Time
 }
 
 // LocalUser is the name under which the admin socket's changes are audited.

@@ -31,6 +31,10 @@ type Lock struct {
 	CreatedBy    string    `json:"created_by,omitempty"`
 }
 
+// Margin is how far ahead of the clock a lock on what was issued before is written: what is issued while the lock is on
+// its way into the store is issued before it too. Who logs in meanwhile waits for that long.
+const Margin = 2 * time.Second
+
 // Check refuses a lock that names nothing.
 func (l Lock) Check() error {
 	if l.Target == (Target{}) {

@@ -213,3 +213,23 @@ func (s Set) Changed(before Set) iter.Seq[*Lock] {
 func (l *Lock) same(o *Lock) bool {
 	return l == o || (l.Target == o.Target && l.IssuedBefore.Equal(o.IssuedBefore) && l.Expires.Equal(o.Expires))
 }
+
+// Ahead is how long a lock on what was issued before still is ahead of the clock, by Margin at most; 0 where it is not.
+func (l *Lock) Ahead(now time.Time) time.Duration {
+	if d := l.IssuedBefore.Sub(now); !l.IssuedBefore.IsZero() && d > 0 && d <= Margin {
+		return d
+	}
+	return 0
+}
+
+// Ahead is how long to wait until no lock is ahead of the clock that would refuse what is issued to somebody now.
+func (s Set) Ahead(who *identity.User, now time.Time) time.Duration {
+	fresh, longest := *who, time.Duration(0)
+	fresh.Validity.IssuedAt = now
+	for l := range s.Candidates(&fresh, target.Target{}, target.Action{}) {
+		if l.InForce(now) && l.Target.Login == "" && l.Target.ServerID == "" && l.Matches(&fresh, target.Target{}, target.Action{}) {
+			longest = max(longest, l.Ahead(now))
+		}
+	}
+	return longest
+}

@@ -105,3 +105,16 @@ func BenchmarkMatch2000(b *testing.B) {
 		}
 	}
 }
+
+// TestAhead is how long a login waits for a lock that is written ahead of the clock.
+func TestAhead(t *testing.T) {
+	now := time.Now()
+	s := NewSet(Lock{Name: "a", Target: Target{User: "alice"}, IssuedBefore: now.Add(Margin / 2)},
+		Lock{Name: "b", Target: Target{User: "bob"}, IssuedBefore: now.Add(Margin)}, Lock{Name: "c", Target: Target{User: "carol"}, IssuedBefore: now.Add(time.Hour)},
+		Lock{Name: "d", Target: Target{User: "dave"}}, Lock{Name: "e", Target: Target{User: "eve"}, IssuedBefore: now})
+	for user, want := range map[string]time.Duration{"alice": Margin / 2, "bob": Margin, "carol": 0, "dave": 0, "eve": 0, "zoe": 0} {
+		if got := s.Ahead(&identity.User{Name: user}, now); got != want {
+			t.Errorf("%s waits %s, want %s", user, got, want)
+		}
+	}
+}

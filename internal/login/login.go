@@ -243,7 +243,17 @@ func (s *Service) still(ctx context.Context, revision uint64, id *identity.User)
 	if err != nil {
 		return lock.Set{}, err
 	}
-	return locks, s.standing(locks, account, id)
+	if err := s.standing(locks, account, id); err != nil {
+		return lock.Set{}, err
+	}
+	if wait := locks.Ahead(id, s.Now()); wait > 0 {
+		select {
+		case <-time.After(wait + time.Millisecond):
+		case <-ctx.Done():
+			return lock.Set{}, ctx.Err()
+		}
+	}
+	return locks, nil
 }
 
 func userChanged() *fault.Error {
@@ -259,7 +269,10 @@ func (s *Service) standing(locks lock.Set, a *identity.Account, id *identity.Use
 	}
 	fresh := *id
 	fresh.Validity.IssuedAt = now
-	if l := locks.MatchUser(&fresh, now); l != nil {
+	for l := range locks.Candidates(&fresh, target.Target{}, target.Action{}) {
+		if !l.InForce(now) || l.Target.Login != "" || l.Target.ServerID != "" || l.Ahead(now) > 0 || !l.Matches(&fresh, target.Target{}, target.Action{}) {
+			continue
+		}
 		return fault.New(fault.Denied, "lock targeting %s is in force", l.Target).WithReason("locked").
 			WithCause("%s", lockCause(l.Message, l.Name)).WithFix("ask an administrator: tctl rm lock/%s", l.Name)
 	}

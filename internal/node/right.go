@@ -53,13 +53,13 @@ func (c *connection) watchLimits() {
 			if granted(limits, r) {
 				continue
 			}
+			c.mu.Lock()
+			c.forwards.leases[r].end() // first: a port that is being opened under it then is not
+			c.newLease(r)
+			c.mu.Unlock()
 			if r == rightPort {
 				c.closeListeners()
 			}
-			c.mu.Lock()
-			c.forwards.leases[r].end()
-			c.newLease(r)
-			c.mu.Unlock()
 		}
 		select {
 		case <-changed:

@@ -228,7 +228,7 @@ func legacySCP(command string) (path, direction string, ok bool) {
 
 // start starts the process. With a note, what the client sends is watched as SFTP.
 func (s *sessionChannel) start(command string, note func(shell.FileAction) error) bool {
-	if s.process != nil {
+	if s.process != nil || s.conn.session.Context().Err() != nil { // what was cut starts nothing more
 		return false
 	}
 	p, err := shell.Start(shell.Spec{Login: s.login, Command: command, Terminal: s.terminal, Env: s.environment()})

@@ -12,7 +12,10 @@ import (
 	"github.com/sallyport/sallyport/internal/store"
 )
 
-const sessionPrefix = "session/"
+const (
+	sessionPrefix = "session/"
+	sessionsPage  = 200 // sessions that are read at once
+)
 
 func sessionsOf(host string) string { return sessionPrefix + url.PathEscape(host) + "/" }
 
@@ -45,9 +48,10 @@ func (r *Records) SessionIDs(ctx context.Context, host string) ([]string, error)
 }
 
 // Sessions reads a page of the live sessions of all hosts, behind a key that a page before gave; next is empty on the
-// last.
-func (r *Records) Sessions(ctx context.Context, after string, limit int) (list []live.Session, next string, err error) {
-	page, err := r.store.List(ctx, store.Range{Prefix: sessionPrefix, After: after, Limit: limit})
+// last. A page ends once it has some number of bytes.
+func (r *Records) Sessions(ctx context.Context, after string, bytes int) (list []live.Session, next string, err error) {
+	size := 0
+	page, err := r.store.List(ctx, store.Range{Prefix: sessionPrefix, After: after, Limit: sessionsPage})
 	if err != nil {
 		return nil, "", err
 	}
@@ -58,6 +62,9 @@ func (r *Records) Sessions(ctx context.Context, after string, limit int) (list [
 		}
 		list = append(list, s)
 		next = rec.Key
+		if size += len(rec.Value); size >= bytes {
+			return list, next, nil
+		}
 	}
 	if !page.More {
 		next = ""

@@ -227,7 +227,12 @@ func (s *Service) Write(ctx context.Context, from identity.Caller, list []*manif
 
 // commit writes a batch and waits, where it moves the picture, until the picture holds it.
 func (s *Service) commit(ctx context.Context, b *batch) (uint64, error) {
-	revision, err := s.Audit.RecordAll(ctx, b.events, b.ops...)
+	write, done := context.WithTimeout(ctx, lock.Margin-500*time.Millisecond) // what is issued later than that is not before it
+	defer done()
+	revision, err := s.Audit.RecordAll(write, b.events, b.ops...)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return 0, fault.New(fault.Unavailable, "the store is too slow to end what was issued in time").WithReason("store_slow").WithFix("try again").Wrapping(err)
+	}
 	if errors.Is(err, store.ErrTooLarge) {
 		return 0, fault.New(fault.Invalid, "too much for one change").WithReason("too_large").WithFix("write fewer documents at once").Wrapping(err)
 	}

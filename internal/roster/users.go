@@ -109,7 +109,7 @@ func loses(before, after *identity.Account) bool {
 // issuedBefore locks what was issued to a user before now, for as long as any certificate could live.
 func (s *Service) issuedBefore(user, why string, from identity.Caller) (store.Op, error) {
 	now := s.Now().UTC()
-	return records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{User: user}, IssuedBefore: now,
+	return records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{User: user}, IssuedBefore: now.Add(lock.Margin),
 		Message: why, Expires: now.Add(identity.MaxLifetime), CreatedBy: from.Name()}, 0))
 }
 

@@ -183,7 +183,7 @@ func (s *Server) identify(next http.Handler) http.Handler {
 				return
 			}
 			sum := sha256.Sum256(leaf.Raw)
-			c.Certificate = sum[:]
+			c.Certificate, c.Expires = sum[:], leaf.NotAfter
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})

@@ -21,6 +21,7 @@ type Mirror struct {
 	fresh   time.Duration // guarded by mu; when the ping was sent that was echoed last
 	heard   bool          // guarded by mu
 	zero    time.Time     // guarded by mu: auth's time at the clock's zero, or a little later; zero before it was said
+	latest  time.Time     // guarded by mu: the latest that Time said; it never goes back
 }
 
 // NewMirror holds the zero picture, which refuses, at age Never.
@@ -82,14 +83,17 @@ func (m *Mirror) Tell(sent time.Duration, authTime time.Time) {
 }
 
 // Time is auth's time as far as it is known here, never behind it, whatever became of this machine's own clock: what is
-// over is over. Before auth said its time it is otherwise.
+// over is over, also when auth's own calendar is set back. Before auth said its time it is otherwise.
 func (m *Mirror) Time(otherwise time.Time) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.zero.IsZero() {
 		return otherwise
 	}
-	return m.zero.Add(m.clock())
+	if t := m.zero.Add(m.clock()); t.After(m.latest) {
+		m.latest = t
+	}
+	return m.latest
 }
 
 // Now is the mirror's clock, for the pings.

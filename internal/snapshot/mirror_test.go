@@ -31,4 +31,11 @@ func TestTimeOfAuth(t *testing.T) {
 	if got := m.Time(own); got.Before(auth.Add(time.Minute)) {
 		t.Fatalf("an old echo: %s", got)
 	}
+	// Nor does auth's own calendar.
+	clock += time.Minute
+	m.Confirm(clock)
+	m.Tell(clock, auth.Add(-6*time.Hour))
+	if got := m.Time(own); got.Before(auth.Add(time.Minute)) {
+		t.Fatalf("auth's calendar was set back: %s", got)
+	}
 }

@@ -57,6 +57,11 @@ func (s *Service) Prepare(from identity.Caller, d *device.Device) error {
 		return fault.New(fault.Invalid, "owner %q is no user name", d.Owner)
 	}
 	d.ID, d.EnrollStatus, d.Credentials, d.Collected, d.Health = "", device.NotEnrolled, nil, nil, nil
+	if d.EKHash != "" { // which approves that TPM, whoever made it
+		if err := s.May(from, "update", d); err != nil {
+			return err
+		}
+	}
 	return s.May(from, "create", d)
 }
 
@@ -144,6 +149,10 @@ func (s *Service) Unenroll(ctx context.Context, from identity.Caller, r Ref) (*m
 // Change replaces a device's record, and ends what was issued on credentials that it no longer has, or under another
 // name or owner.
 func (s *Service) Change(ctx context.Context, from identity.Caller, before, after *device.Device, revision uint64) (*manifest.Resource, error) {
+	if before.Enrolled() && !after.Enrolled() {
+		after.Health = after.CloneHealth()
+		after.Health.Note(device.Finding{Reason: device.Unenrolled, Text: "by " + from.Name(), Time: s.Now().UTC()})
+	}
 	ops, err := s.Inventory.Update(before, after, revision, s.Now())
 	if err != nil {
 		return nil, err

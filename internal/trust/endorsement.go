@@ -51,7 +51,7 @@ func (e *enrollment) sameMachine(c device.Credential) error {
 	if want := e.before.EKHash; want != "" && want != c.EKHash {
 		return fault.New(fault.Denied, "this machine is not the one that is registered").WithReason("ek_hash_mismatch").
 			WithCause("device %q is registered with EK hash %s, and this TPM's is %s", e.before.AssetTag, want, shown).
-			WithFix("ask a device admin: tctl devices trust --asset-tag=%s", e.before.AssetTag)
+			WithFix("ask a device admin: tctl devices trust --asset-tag=%s --ek-hash=%s", e.before.AssetTag, c.EKHash)
 	}
 	if !e.many() {
 		return nil
@@ -61,7 +61,12 @@ func (e *enrollment) sameMachine(c device.Credential) error {
 		if x.Owner == e.owner {
 			continue
 		}
-		if others++; x.EKHash != c.EKHash || x.Kind != c.Kind {
+		if others++; c.EKHash == "" && !e.byAdmin {
+			return fault.New(fault.Denied, "whether this is the machine that others have enrolled cannot be told").WithReason("ek_hash_mismatch").
+				WithCause("a %s key says nothing of the machine", c.Kind).
+				WithFix("ask a device admin: tctl devices enroll --asset-tag=%s --owner=%s", e.before.AssetTag, e.owner)
+		}
+		if x.EKHash != c.EKHash || x.Kind != c.Kind {
 			return fault.New(fault.Denied, "this machine is not the one that others have enrolled").WithReason("ek_hash_mismatch").
 				WithCause("device %q is enrolled by %s with EK hash %q, and this TPM's is %s", e.before.AssetTag, x.Owner, x.EKHash, shown).
 				WithFix("ask a device admin: tctl devices unenroll --asset-tag=%s", e.before.AssetTag)
@@ -77,7 +82,10 @@ func (e *enrollment) sameMachine(c device.Credential) error {
 // health is what is known of the device after an enrollment: a new key has no last figures to go back from.
 func (e *enrollment) health(after *device.Device, cred device.Credential, now time.Time) *device.Health {
 	h := after.CloneHealth()
-	h.Settle(device.CountersBack, device.FirmwareChanged, device.EKUntrusted)
+	h.Settle(device.EKUntrusted, device.Unenrolled)
+	if len(after.Credentials) == 1 { // others' figures stay as they are
+		h.Settle(device.CountersBack, device.FirmwareChanged)
+	}
 	if cred.WouldRefuse != "" {
 		h.Note(device.Finding{Reason: device.EKUntrusted, Text: cred.WouldRefuse, Time: now})
 	}
@@ -119,7 +127,7 @@ func (e *enrollment) refused(ctx context.Context, why error) error {
 		return e.Fail(ctx, ev, f.WithFix("ask a device admin: tctl devices add --os=%s --ek-hash=%s", e.start.OS, seen.EKHash))
 	}
 	if f.Fix == "" {
-		f = f.WithFix("ask a device admin: tctl devices trust --asset-tag=%s", e.before.AssetTag)
+		f = f.WithFix("ask a device admin: tctl devices trust --asset-tag=%s --ek-hash=%s", e.before.AssetTag, seen.EKHash)
 	}
 	after := *e.before
 	after.Health = after.CloneHealth()

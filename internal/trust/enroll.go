@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -71,7 +72,7 @@ func (s *Service) mayBegin(ctx context.Context, from identity.Caller, start Enro
 	switch {
 	case start.WithToken:
 		return nil
-	case start.Auto && (start.Register || !s.Settings().DeviceTrust.AutoEnroll):
+	case start.Auto && (start.Register || !s.Settings().DeviceTrust.AutoEnroll || from.User != nil && from.User.Kind == identity.Bot):
 		return fault.New(fault.Denied, "the cluster enrolls no devices by themselves").WithReason("auto_enroll_off")
 	case start.Auto:
 		return nil
@@ -155,6 +156,10 @@ func (e *enrollment) mayTake(d *device.Device) error {
 	// One that is registered for another is theirs to enroll first, also where several may: they say which machine it is.
 	if d.Owner != "" && d.Owner != user && (!e.many() || len(d.Credentials) == 0) {
 		return alreadyEnrolled()
+	}
+	if _, was := d.CloneHealth().Found(device.Unenrolled); was && e.start.Auto {
+		return fault.New(fault.Denied, "device %q was unenrolled, so it does not enroll by itself", d.AssetTag).WithReason(device.Unenrolled).
+			WithFix("ask a device admin: tctl devices enroll --asset-tag=%s", d.AssetTag)
 	}
 	if e.byAdmin || e.start.Auto {
 		return nil
@@ -310,6 +315,9 @@ func (e *enrollment) place(ctx context.Context, c device.Credential) error {
 			return err
 		}
 	}
+	if err := e.fits(c); err != nil {
+		return err
+	}
 	if err := e.sameMachine(c); err != nil || c.EKHash == "" {
 		return err
 	}
@@ -320,6 +328,30 @@ func (e *enrollment) place(ctx context.Context, c device.Credential) error {
 	if other != "" && other != e.before.ID {
 		return fault.New(fault.Denied, "this TPM is enrolled as another device").WithReason("ek_of_another").
 			WithCause("device %s has the same endorsement key", other).WithFix("tctl devices rm --device-id=%s", other)
+	}
+	return nil
+}
+
+// fits refuses a kind of key that a machine of the device's system does not have: a key file that calls itself an enclave;
+// and a device key that was enrolled before, whose counters would begin anew.
+func (e *enrollment) fits(c device.Credential) error {
+	if err := KindFits(c.Kind, e.before.OSType); err != nil {
+		return err
+	}
+	for _, x := range e.before.Credentials {
+		if bytes.Equal(x.PublicKey, c.PublicKey) {
+			return fault.New(fault.Denied, "this device key was enrolled before").WithReason("device_key_reused").
+				WithFix("tsh device enroll --current-device   (it makes a fresh one)")
+		}
+	}
+	return nil
+}
+
+// KindFits refuses a kind of evidence that a system has no hardware for: enclaves are Macs' alone.
+func KindFits(k device.Kind, os device.OS) error {
+	if k == device.SecureEnclave && os != device.MacOS {
+		return fault.New(fault.Denied, "a %s device has no Secure Enclave", os.Title()).WithReason("device_kind").
+			WithCause("what calls itself one there is a key in a file")
 	}
 	return nil
 }

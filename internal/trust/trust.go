@@ -151,6 +151,9 @@ func (s *Service) Fail(ctx context.Context, ev event.Event, why error) error {
 // credentialLock ends what was issued on a credential: all of it where the credential is no more, what was issued
 // before a moment where it stays.
 func (s *Service) credentialLock(id, why string, before time.Time) (store.Op, error) {
+	if !before.IsZero() {
+		before = before.Add(lock.Margin)
+	}
 	return records.Put(manifest.New(&lock.Lock{Name: uuid.NewString(), Target: lock.Target{DeviceCredential: id}, IssuedBefore: before,
 		Message: why, Expires: s.Now().UTC().Add(identity.MaxLifetime), CreatedBy: "system"}, 0))
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -357,5 +358,26 @@ func TestA14TokensAndInvites(t *testing.T) {
 	}
 	if _, _, err = botLogin(t, w, key, client.LoginRequest{User: "ci", Bot: &client.Bot{Key: newKey(t), Token: token}}); err != nil {
 		t.Errorf("a token that was tried as an invite is spent: %v", err)
+	}
+}
+
+// TestRefusedBotLeavesNothing spends a bot's token on machines that may not enroll: no device stays in the inventory, and
+// the token is still good.
+func TestRefusedBotLeavesNothing(t *testing.T) {
+	w := world.New(t, func(c *config.Config) { c.Auth.Settings.DeviceTrust.AllowSoftwareKeys = false })
+	token := newBot(t, w, "ci")
+	for _, tag := range []string{"ONE", "TWO"} {
+		d := w.Device(tag, "")
+		k := d.Session()
+		attestor, err := d.Device.Enroll(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = botLogin(t, w, k, client.LoginRequest{User: "ci", Bot: &client.Bot{Token: token, Enroll: attestor,
+			Claims: device.Data{OSType: device.Linux, ReportedAssetTag: tag}, Tag: tag}})
+		w.Refused(err, "device_software_refused", event.UserLogin)
+		if _, err := w.Admin.Get(t.Context(), manifest.Device, tag); !fault.Is(err, fault.NotFound) {
+			t.Fatalf("device %s stayed: %v", tag, err)
+		}
 	}
 }

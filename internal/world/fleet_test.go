@@ -169,7 +169,7 @@ func TestMonitor(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec := inventoried(t, w, "MON1")
-	if x, ok := rec.Health.Found(device.EKUntrusted); !ok || rec.Credentials[0].Attestation != device.LevelTPMCert || !strings.Contains(x.Text, "was issued by") {
+	if x, ok := rec.Health.Found(device.EKUntrusted); !ok || rec.Credentials[0].Attestation != device.LevelTPMPub || !strings.Contains(x.Text, "was issued by") {
 		t.Fatalf("%+v %+v", rec.Credentials, rec.Health)
 	}
 	if evs := w.Events(event.DeviceEnroll); !strings.Contains(evs[len(evs)-1].Message, "ekcert_policy is monitor") {

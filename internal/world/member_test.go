@@ -126,9 +126,9 @@ func (h *host) tell(list ...live.Session) error {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}()
-		err := m.Follow(ctx, member.Follower{Mirror: mirror, Sessions: told(list), Served: func() *identity.Server { return &identity.Server{} }, Every: time.Hour})
-		if fault.Because(err, "bad_session") {
-			return err
+		_ = m.Follow(ctx, member.Follower{Mirror: mirror, Sessions: told(list), Served: func() *identity.Server { return &identity.Server{} }, Every: time.Hour})
+		if _, age := mirror.Current(); age == snapshot.Never {
+			h.t.Error("the host heard nothing")
 		}
 		return nil
 	})

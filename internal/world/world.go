@@ -235,6 +235,7 @@ type Device struct {
 	Claims device.Data
 	// Auto has it enroll as a login does where the cluster lets devices enroll by themselves.
 	Auto bool
+	OS   device.OS // linux where it is empty
 }
 
 // Device opens a machine: with the TPM at a socket, or with software keys where tpm is empty.
@@ -249,6 +250,13 @@ func (w *World) Device(tag, tpm string) *Device {
 		w.t.Fatal(err)
 	}
 	return &Device{Device: d, World: w, Dir: dir, Tag: tag}
+}
+
+func (d *Device) os() device.OS {
+	if d.OS == "" {
+		return device.Linux
+	}
+	return d.OS
 }
 
 // Session makes a session key beside the device key.
@@ -278,7 +286,7 @@ func (d *Device) EnrollWith(l *Login, token string, key hwkey.Key, k ceremony.Ke
 	c := l.Call()
 	defer c.Close()
 	welcome, err := enroll.Run(d.World.t.Context(), a, c, enroll.Request{User: l.User, Certificate: l.TLS.Certificate[0], SessionKey: key.Public(), Key: k,
-		Claims: device.Data{OSType: device.Linux, ReportedAssetTag: d.Tag}, Token: token, Register: token == "" && !d.Auto, Auto: d.Auto, OS: device.Linux, AssetTag: d.Tag})
+		Claims: device.Data{OSType: d.os(), ReportedAssetTag: d.Tag}, Token: token, Register: token == "" && !d.Auto, Auto: d.Auto, OS: d.os(), AssetTag: d.Tag})
 	if err != nil {
 		return err
 	}

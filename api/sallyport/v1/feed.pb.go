@@ -206,6 +206,8 @@ type FollowResponse struct {
 	// heads are the latest signed list of audit heads.
 	Heads []byte                 `protobuf:"bytes,7,opt,name=heads,proto3" json:"heads,omitempty"`
 	Time  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=time,proto3" json:"time,omitempty"`
+	// more says that this complete picture goes on in the next message.
+	More bool `protobuf:"varint,10,opt,name=more,proto3" json:"more,omitempty"`
 	// run is this run of auth; revisions of one run mean nothing to another.
 	Run           uint64 `protobuf:"varint,9,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -296,6 +298,13 @@ func (x *FollowResponse) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *FollowResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 func (x *FollowResponse) GetRun() uint64 {
@@ -392,7 +401,7 @@ const file_sallyport_v1_feed_proto_rawDesc = "" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x10\n" +
 	"\x03ids\x18\x02 \x03(\tR\x03ids\x12\x18\n" +
 	"\achanged\x18\x03 \x03(\fR\achanged\x12\x14\n" +
-	"\x05ended\x18\x04 \x03(\tR\x05ended\"\xcd\x02\n" +
+	"\x05ended\x18\x04 \x03(\tR\x05ended\"\xe1\x02\n" +
 	"\x0eFollowResponse\x12\x12\n" +
 	"\x04pong\x18\x01 \x01(\x04R\x04pong\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1a\n" +
@@ -401,7 +410,9 @@ const file_sallyport_v1_feed_proto_rawDesc = "" +
 	"\aremoved\x18\x05 \x03(\v2\x16.sallyport.v1.ResourceR\aremoved\x12;\n" +
 	"\vauthorities\x18\x06 \x01(\v2\x19.sallyport.v1.AuthoritiesR\vauthorities\x12\x14\n" +
 	"\x05heads\x18\a \x01(\fR\x05heads\x12.\n" +
-	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04more\x18\n" +
+	" \x01(\bR\x04more\x12\x10\n" +
 	"\x03run\x18\t \x01(\x04R\x03run\"\x7f\n" +
 	"\vAuthorities\x12\x19\n" +
 	"\bssh_user\x18\x01 \x03(\fR\asshUser\x12\x19\n" +

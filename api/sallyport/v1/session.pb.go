@@ -25,7 +25,6 @@ type ListSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// after is the next of the page before.
 	After         string `protobuf:"bytes,1,opt,name=after,proto3" json:"after,omitempty"`
-	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -65,13 +64,6 @@ func (x *ListSessionsRequest) GetAfter() string {
 		return x.After
 	}
 	return ""
-}
-
-func (x *ListSessionsRequest) GetLimit() uint32 {
-	if x != nil {
-		return x.Limit
-	}
-	return 0
 }
 
 type ListSessionsResponse struct {
@@ -129,7 +121,7 @@ func (x *ListSessionsResponse) GetNext() string {
 
 type EndSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// id is a session's id, or the beginning of exactly one's.
+	// id is a session's id, or eight characters or more that exactly one's begins with.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -463,10 +455,9 @@ var File_sallyport_v1_session_proto protoreflect.FileDescriptor
 
 const file_sallyport_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x1asallyport/v1/session.proto\x12\fsallyport.v1\"A\n" +
+	"\x1asallyport/v1/session.proto\x12\fsallyport.v1\"+\n" +
 	"\x13ListSessionsRequest\x12\x14\n" +
-	"\x05after\x18\x01 \x01(\tR\x05after\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"F\n" +
+	"\x05after\x18\x01 \x01(\tR\x05after\"F\n" +
 	"\x14ListSessionsResponse\x12\x1a\n" +
 	"\bsessions\x18\x01 \x03(\fR\bsessions\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\"=\n" +

@@ -2,6 +2,7 @@
 package member
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -175,11 +176,12 @@ func (h *Host) Follow(ctx context.Context, f Follower) error {
 	})
 	silent := time.AfterFunc(silence, func() { cancel(errors.New("the feed has gone silent")) })
 	defer silent.Stop()
+	var pending snapshot.Change // of a complete picture that comes in parts
 	for {
 		m, err := stream.Receive()
 		if err == nil {
 			silent.Reset(silence)
-			err = f.apply(m)
+			err = f.apply(m, &pending)
 		}
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil && connect.CodeOf(err) == connect.CodeCanceled {
@@ -238,10 +240,10 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 	}
 }
 
-// tellAfter is how long news of sessions are gathered; tellMost is how many go into one message.
+// tellAfter is how long news of sessions are gathered; tellMost is how many bytes of them go into one message.
 const (
 	tellAfter = 200 * time.Millisecond
-	tellMost  = 400
+	tellMost  = 512 << 10
 )
 
 func (f Follower) news() <-chan struct{} {
@@ -268,13 +270,14 @@ func (f Follower) tell(m *pb.FollowRequest, whole bool) ([]*pb.FollowRequest, er
 	}
 	m.Sessions = said
 	var rest []*pb.FollowRequest
-	for i, s := range changed {
+	size := 0
+	for _, s := range changed {
 		raw, err := json.Marshal(s)
 		if err != nil {
 			return nil, err
 		}
-		if i > 0 && i%tellMost == 0 {
-			said = &pb.LiveSessions{}
+		if size += len(raw); size > tellMost && len(said.Changed) > 0 {
+			said, size = &pb.LiveSessions{}, len(raw)
 			rest = append(rest, &pb.FollowRequest{Sessions: said})
 		}
 		said.Changed = append(said.Changed, raw)
@@ -282,7 +285,10 @@ func (f Follower) tell(m *pb.FollowRequest, whole bool) ([]*pb.FollowRequest, er
 	return rest, nil
 }
 
-func (f Follower) apply(m *pb.FollowResponse) error {
+// maxPicture bounds the resources of a complete picture that comes in parts.
+const maxPicture = 1 << 20
+
+func (f Follower) apply(m *pb.FollowResponse, pending *snapshot.Change) error {
 	if len(m.Heads) > 0 && f.Heads != nil {
 		f.Heads(m.Heads)
 	}
@@ -315,7 +321,18 @@ func (f Follower) apply(m *pb.FollowResponse) error {
 		}
 		c.Authorities = a
 	}
-	f.Mirror.Apply(c)
+	if c.Complete {
+		c.Put, c.Authorities = append(pending.Put, c.Put...), cmp.Or(c.Authorities, pending.Authorities)
+		if *pending = (snapshot.Change{}); m.More {
+			*pending = c
+		}
+		if len(pending.Put) > maxPicture {
+			return errors.New("a picture without an end")
+		}
+	}
+	if !m.More {
+		f.Mirror.Apply(c)
+	}
 	return nil
 }
 

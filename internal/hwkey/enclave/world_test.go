@@ -16,7 +16,7 @@ func TestCluster(t *testing.T) {
 	m := newMac(t)
 	w := world.New(t, nil)
 	w.User("alice", "access", "editor")
-	d := &world.Device{Device: m.Device, World: w, Dir: m.home, Tag: "C02STANDIN1"}
+	d := &world.Device{Device: m.Device, World: w, Dir: m.home, Tag: "C02STANDIN1", OS: device.MacOS}
 	if err := d.Enroll(w.Login("alice"), ""); err != nil {
 		t.Fatal(err)
 	}

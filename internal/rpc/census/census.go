@@ -36,7 +36,7 @@ func sessionsJSON(list []live.Session) ([][]byte, error) {
 
 // ListSessions is of the service.
 func (h *Handler) ListSessions(ctx context.Context, r *connect.Request[pb.ListSessionsRequest]) (*connect.Response[pb.ListSessionsResponse], error) {
-	list, next, err := h.Use.List(ctx, h.Caller(ctx), r.Msg.After, int(r.Msg.Limit))
+	list, next, err := h.Use.List(ctx, h.Caller(ctx), r.Msg.After)
 	if err != nil {
 		return nil, err
 	}

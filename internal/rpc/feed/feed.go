@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,33 @@ type Handler struct {
 	Log        *slog.Logger
 
 	printed printed
+
+	mu      sync.Mutex
+	streams map[string]*follower // guarded by mu: by host; a new one ends the one before
+}
+
+// maxServed is how many resources one message of a host may say it serves.
+const maxServed = 16
+
+// begin makes a follower the one of its host.
+func (h *Handler) begin(f *follower) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.streams == nil {
+		h.streams = map[string]*follower{}
+	}
+	if before := h.streams[f.host.ID]; before != nil {
+		before.end(fault.New(fault.Conflict, "the host follows anew").WithReason("follows_anew"))
+	}
+	h.streams[f.host.ID] = f
+}
+
+func (h *Handler) over(f *follower) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.streams[f.host.ID] == f {
+		delete(h.streams, f.host.ID)
+	}
 }
 
 // Follow streams pictures to a host until it goes or is removed. Pings and changes share one writer, so that an echo
@@ -53,12 +81,19 @@ func (h *Handler) Follow(ctx context.Context, stream *connect.BidiStream[pb.Foll
 		h.refused(ctx, *host, err)
 		return err
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if end := h.Caller(ctx).Expires; !end.IsZero() { // a stream ends with the certificate that opened it
+		var done context.CancelFunc
+		ctx, done = context.WithDeadlineCause(ctx, end, fault.New(fault.Unauthenticated, "the host's certificate is over"))
+		defer done()
+	}
+	f := &follower{Handler: h, host: *host, stream: stream, end: cancel, changes: make(chan snapshot.Change), pings: make(chan uint64, 16)}
+	h.begin(f)
+	defer h.over(f)
 	if err := h.serve(ctx, *host, first); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	f := &follower{Handler: h, host: *host, stream: stream, changes: make(chan snapshot.Change), pings: make(chan uint64, 16)}
 	after := uint64(0)
 	if h.Feed.Resumes(first.Run, first.After) {
 		after = first.After
@@ -89,6 +124,9 @@ func (h *Handler) refused(ctx context.Context, host identity.Host, err error) {
 }
 
 func (h *Handler) serve(ctx context.Context, host identity.Host, m *pb.FollowRequest) error {
+	if len(m.Served) > maxServed {
+		return fault.New(fault.Invalid, "a host that serves %d things at once", len(m.Served))
+	}
 	for _, r := range m.Served {
 		res, err := manifest.Decode(r.Json)
 		if err != nil {
@@ -103,7 +141,10 @@ func (h *Handler) serve(ctx context.Context, host identity.Host, m *pb.FollowReq
 		}
 	}
 	if l := m.Sessions; l != nil {
-		return h.Census.Report(ctx, host.ID, census.Report{Complete: l.Complete, IDs: l.Ids, Changed: l.Changed, Ended: l.Ended})
+		// What is listed must never keep a host from hearing what is decided.
+		if err := h.Census.Report(ctx, host, census.Report{Complete: l.Complete, IDs: l.Ids, Changed: l.Changed, Ended: l.Ended}); err != nil {
+			h.Log.Warn("sessions were not taken as told", "host", host.ID, "err", err)
+		}
 	}
 	return nil
 }
@@ -113,11 +154,15 @@ type follower struct {
 	*Handler
 	host    identity.Host
 	stream  *connect.BidiStream[pb.FollowRequest, pb.FollowResponse]
+	end     context.CancelCauseFunc
 	changes chan snapshot.Change
 	pings   chan uint64
 	sent    atomic.Uint64 // the revision that the host has
 	heads   uint64        // the number of the list of audit heads that the host has
 }
+
+// maxWaiting is how many pings wait for auth's own picture; the newest are worth the most.
+const maxWaiting = 16
 
 // receive takes the host's pings and what it serves.
 func (f *follower) receive(ctx context.Context, cancel context.CancelCauseFunc) {
@@ -132,6 +177,9 @@ func (f *follower) receive(ctx context.Context, cancel context.CancelCauseFunc) 
 		if err != nil {
 			cancel(err)
 			return
+		}
+		if m.Ping == 0 {
+			continue
 		}
 		select {
 		case f.pings <- m.Ping:
@@ -167,7 +215,9 @@ func (f *follower) send(ctx context.Context, ping uint64) error {
 				return err
 			}
 		case p := <-f.pings:
-			waiting = append(waiting, p)
+			if waiting = append(waiting, p); len(waiting) > maxWaiting {
+				waiting = waiting[1:]
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -192,12 +242,43 @@ func (f *follower) change(c snapshot.Change) error {
 		return err
 	}
 	if c.Complete || len(m.Put)+len(m.Removed) > 0 || m.Authorities != nil {
-		if err := f.stream.Send(m); err != nil {
-			return err
+		for _, part := range parts(m) {
+			if err := f.stream.Send(part); err != nil {
+				return err
+			}
 		}
 	}
 	f.sent.Store(c.Revision)
 	return nil
+}
+
+// maxPart bounds one message of a picture, in bytes, the resource that passes it included.
+const maxPart = 1 << 20
+
+// parts splits a complete picture; a change is one message.
+func parts(m *pb.FollowResponse) []*pb.FollowResponse {
+	if !m.Complete {
+		return []*pb.FollowResponse{m}
+	}
+	put := m.Put
+	m.Put = nil
+	out := []*pb.FollowResponse{m}
+	size := 0
+	for _, r := range put {
+		if size >= maxPart {
+			m.More = true
+			m = &pb.FollowResponse{Run: m.Run, Revision: m.Revision, Complete: true, Time: m.Time}
+			out, size = append(out, m), 0
+		}
+		m.Put, size = append(m.Put, r), size+len(r.Json)
+	}
+	return out
+}
+
+// hidden reports whether a kind is none of this host's business: who logs in and whose session ended is for those that
+// carry sessions.
+func (f *follower) hidden(k manifest.Kind) bool {
+	return f.host.Role == identity.RoleProxy && (k == manifest.FollowedLogin || k == manifest.SessionEnd)
 }
 
 // shows reports whether the host is told of a host: proxies of all, which they have to find; others of themselves.
@@ -209,7 +290,7 @@ func (f *follower) shows(id string) bool {
 func (f *follower) message(c snapshot.Change) (*pb.FollowResponse, error) {
 	m := &pb.FollowResponse{Run: c.Run, Revision: c.Revision, Complete: c.Complete, Time: timestamppb.New(f.Now())}
 	for _, r := range c.Put {
-		if srv, ok := r.Spec.(*identity.Server); ok && !f.shows(srv.ID) {
+		if srv, ok := r.Spec.(*identity.Server); ok && !f.shows(srv.ID) || f.hidden(r.Kind) {
 			continue
 		}
 		res, err := f.printed.resource(r)
@@ -219,7 +300,7 @@ func (f *follower) message(c snapshot.Change) (*pb.FollowResponse, error) {
 		m.Put = append(m.Put, res)
 	}
 	for _, r := range c.Removed {
-		if r.Kind == manifest.Node && !f.shows(r.Name) {
+		if r.Kind == manifest.Node && !f.shows(r.Name) || f.hidden(r.Kind) {
 			continue
 		}
 		m.Removed = append(m.Removed, &pb.Resource{Kind: string(r.Kind), Name: r.Name})

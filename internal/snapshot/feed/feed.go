@@ -183,6 +183,7 @@ func (f *Feed) read(ctx context.Context, step func(snapshot.Change)) error {
 		if err := f.watch(ctx, c.Revision, step); !errors.Is(err, store.ErrCompacted) {
 			return err
 		}
+		f.alive.Store(false) // until everything is read anew, nobody is told that their picture is current
 	}
 }
 

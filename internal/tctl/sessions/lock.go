@@ -125,13 +125,22 @@ func (t commands) doubt(ctx context.Context, c *client.Cluster, l *lock.Lock) {
 	}
 }
 
+// previewTime bounds the look at what a lock cuts.
+const previewTime = 2 * time.Second
+
 // Make says which live sessions a lock cuts, and makes it.
 func (f *Terms) Make(ctx context.Context, t *tool.Tool, c *client.Cluster, l *lock.Lock) error {
-	cut, count, err := census.New(c).Preview(ctx, l)
+	wait := ctx
+	if !f.dryRun {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, previewTime)
+		defer cancel()
+	}
+	cut, count, err := census.New(c).Preview(wait, l)
 	switch {
 	case err != nil && f.dryRun:
 		return err
-	case err != nil: // the lock is what matters
+	case err != nil: // the lock is what matters, and soon
 		fmt.Fprintf(t.Err, "which sessions it cuts cannot be told: %s\n", fault.Of(err).Text)
 	default:
 		printPreview(t, cut, count, f.dryRun)

@@ -59,6 +59,10 @@ func (b Baseline) set(d *device.Device, by string, now time.Time) (string, error
 			return "", changed(d, differ)
 		}
 	}
+	if old := h.Baseline; old != nil && len(old.PCRs) > 0 && !proven && !b.Accept { // what is pinned stays until the rest is proven
+		return "", fault.New(fault.Conflict, "device %q has not proven all that is to be pinned", d.AssetTag).WithReason(device.BootUnproven).
+			WithCause("%s", unproven(h.Boot)).WithFix("tctl devices baseline --asset-tag=%s --clear, and pin it anew", d.AssetTag)
+	}
 	if b.Accept && !proven {
 		return "", fault.New(fault.Invalid, "device %q has not proven what it booted", d.AssetTag).WithReason(device.BootUnproven).
 			WithCause("%s", unproven(h.Boot)).WithFix("tsh login   (on the device; with a baseline or a role that demands Secure Boot it quotes)")

@@ -64,6 +64,10 @@ func (l *proving) run(ctx context.Context, b ceremony.Binding, hello []byte) (*i
 	if err != nil {
 		return nil, err
 	}
+	l.ev.Resource = &event.Resource{ResourceKind: "device", ResourceName: l.before.ID, Attestation: string(l.cred.Attestation)}
+	if err := trust.KindFits(l.cred.Kind, l.before.OSType); err != nil { // enrolled before that was asked
+		return nil, err
+	}
 	l.health = l.before.CloneHealth()
 	quote, err := l.wantsQuote(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/client"
@@ -285,13 +286,27 @@ func (x *examination) standing(ctx context.Context) {
 	}
 	for _, finding := range st.Findings {
 		x.warn(name, fault.New(fault.Conflict, "the cluster noticed of this device: %s", finding).WithReason("device_finding").
-			WithFix("ask a device admin: tctl devices accept --asset-tag=%s", st.AssetTag))
+			WithFix("%s", mends(finding, st.AssetTag)))
 	}
 	if m := Missing(st, x.told, x.kept.CredentialID, x.p.Login.Identity.Device != nil); m != nil {
 		x.failed(name, m)
 		return
 	}
 	x.ok(name, "%s is enrolled by %s, level %s, and this login carries it", st.AssetTag, st.Owner, st.Level)
+}
+
+// mends is what to type about something that the cluster noticed of a device, as docs/devices.md has it.
+func mends(finding, tag string) string {
+	reason, _, _ := strings.Cut(finding, ":")
+	switch reason {
+	case device.CountersBack:
+		return "tsh device enroll --current-device   (or, where a snapshot was meant to be restored, ask a device admin: tctl devices accept --asset-tag=" + tag + ")"
+	case device.BootChanged:
+		return "ask a device admin: tctl devices baseline --asset-tag=" + tag + " --accept"
+	case device.EKUntrusted:
+		return "ask a device admin: tctl devices trust --asset-tag=" + tag
+	}
+	return "ask a device admin: tctl devices accept --asset-tag=" + tag
 }
 
 // enrollFix is what most devices that miss something miss.
