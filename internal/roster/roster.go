@@ -285,6 +285,11 @@ func (s *Service) write(ctx context.Context, from identity.Caller, res *manifest
 		return w, fault.New(fault.Conflict, "%s %q was removed since it was read", res.Kind, w.Name).WithReason("changed").
 			WithFix("take metadata.revision out of the file to create it anew")
 	}
+	if w.Created && res.Kind == manifest.User {
+		if err := s.disinherit(ctx, from, w.Name); err != nil {
+			return w, err
+		}
+	}
 	extra, err := s.prepare(from, res, old, b.bots)
 	if err != nil {
 		return w, err

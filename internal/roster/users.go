@@ -11,9 +11,11 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/attestation"
 	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/inventory"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
@@ -54,6 +56,32 @@ func (s *Service) prepareUser(from identity.Caller, a *identity.Account, old *ma
 	}
 	op, err := s.issuedBefore(a.Name, "roles, traits or status of the user were taken away", from)
 	return []store.Op{op}, err
+}
+
+// disinherit takes from devices the credentials of a user who was removed, so that nobody of the same name comes to them.
+// That the user is not there is the caller's to know: enrollments are given that their user did not move, so none follows.
+func (s *Service) disinherit(ctx context.Context, from identity.Caller, user string) error {
+	theirs := func(c device.Credential) bool { return c.Owner == user }
+	filter := inventory.Filter{Matches: func(d *device.Device) bool { return slices.ContainsFunc(d.Credentials, theirs) }}
+	for after := ""; ; {
+		list, next, err := s.Inventory.Select(ctx, filter, after, 0)
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			without := *e.Device
+			without.Credentials = slices.DeleteFunc(slices.Clone(without.Credentials), theirs)
+			if len(without.Credentials) == 0 {
+				without.EnrollStatus, without.Credentials = device.NotEnrolled, nil
+			}
+			if _, err := s.Devices.Change(ctx, from, e.Device, &without, e.Revision); err != nil {
+				return err
+			}
+		}
+		if after = next; next == "" {
+			return nil
+		}
+	}
 }
 
 // loses reports whether a user has less after an edit than before.
@@ -265,6 +293,9 @@ func (s *Service) Delete(ctx context.Context, from identity.Caller, kind manifes
 	}
 	if _, err := s.commit(ctx, &b); err != nil {
 		return nil, err
+	}
+	if kind == manifest.User { // what is left by an error here is taken before the name is given again
+		return res, s.disinherit(ctx, from, name)
 	}
 	return res, nil
 }

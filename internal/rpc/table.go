@@ -24,7 +24,7 @@ type who struct {
 	hosts  []identity.HostRole // hosts of these roles
 	kind   manifest.Kind       // users whose roles grant verb on kind; "" with a verb: the kind is in the request
 	verb   string
-	silent bool // a read: its refusals are audited, its success is not
+	own    bool // the use case records its refusals itself, with more than is known here
 }
 
 var agents = []identity.HostRole{identity.RoleProxy, identity.RoleNode, identity.RoleDB, identity.RoleKube, identity.RoleApp}
@@ -34,7 +34,7 @@ var agents = []identity.HostRole{identity.RoleProxy, identity.RoleNode, identity
 var table = map[string]who{
 	"LoginService/Hello":          {anyone: true},
 	"LoginService/Login":          {anyone: true},
-	"LoginService/ChangePassword": {user: true},
+	"LoginService/ChangePassword": {user: true, own: true},
 
 	"TrustService/Enroll":            {user: true},
 	"TrustService/GetMyDevice":       {user: true},
@@ -51,7 +51,7 @@ var table = map[string]who{
 	"FleetService/GetEndorsement":     {kind: manifest.Device, verb: "read"},
 	"FleetService/ApproveEndorsement": {kind: manifest.Device, verb: "update"},
 
-	"MembershipService/Join":  {anyone: true},
+	"MembershipService/Join":  {anyone: true, own: true},
 	"MembershipService/Renew": {hosts: agents},
 
 	"RosterService/GetResource":       {verb: "read"},
@@ -102,17 +102,12 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 			return nil, wire.Status(err)
 		}
 		res, err := next(ctx, req)
-		if name := method(req.Spec().Procedure); fault.Is(err, fault.Denied) && !recorded[name] {
-			if rerr := i.server.refused(ctx, name, err); rerr != nil {
-				err = rerr
-			}
+		if name := method(req.Spec().Procedure); fault.Is(err, fault.Denied) && !table[name].own {
+			err = i.server.refused(ctx, name, err)
 		}
 		return res, i.server.outward(req.Spec().Procedure, err)
 	}
 }
-
-// recorded are the unary methods whose use cases record their refusals themselves, with more than is known here.
-var recorded = map[string]bool{"LoginService/ChangePassword": true, "MembershipService/Join": true}
 
 // WrapStreamingClient is of connect.Interceptor.
 func (i *interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
@@ -157,22 +152,17 @@ func kinds(msg any) []string {
 
 // admit decides whether the caller may make a call at all.
 func (s *Server) admit(ctx context.Context, name string, named []string) error {
-	c := caller(ctx)
 	rule, ok := table[name]
 	if !ok {
 		return fault.New(fault.Unsupported, "unknown call %s", name)
 	}
-	err := s.decide(c, rule, named)
-	if err == nil {
-		return nil
+	if err := s.decide(caller(ctx), rule, named); err != nil {
+		return s.refused(ctx, name, err)
 	}
-	if rerr := s.refused(ctx, name, err); rerr != nil {
-		return rerr
-	}
-	return err
+	return nil
 }
 
-// refused records that a call was refused, before it began or by its use case, which knows the object.
+// refused records that a call was refused, before it began or by its use case, which knows the object, and returns why.
 func (s *Server) refused(ctx context.Context, name string, why error) error {
 	c, f := caller(ctx), fault.Of(why)
 	ev := event.Event{Kind: event.Auth, User: c.Name(), Message: f.Text, Session: &event.Session{Addr: c.Addr.String(), Reason: f.Reason},
@@ -181,8 +171,10 @@ func (s *Server) refused(ctx context.Context, name string, why error) error {
 		d := c.User.Device
 		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
 	}
-	_, err := s.use.Audit.Record(context.WithoutCancel(ctx), ev)
-	return err
+	if _, err := s.use.Audit.Record(context.WithoutCancel(ctx), ev); err != nil {
+		return err
+	}
+	return why
 }
 
 func (s *Server) decide(c identity.Caller, rule who, named []string) error {

@@ -162,7 +162,5 @@ func (b *botting) bound(got client.Certificates) error {
 
 // forget removes a key that was made for a login which did not come through.
 func (b *botting) forget() {
-	if b.binding() {
-		_ = os.Remove(b.freshBot())
-	}
+	_ = os.Remove(b.freshBot())
 }

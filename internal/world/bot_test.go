@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"io"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/client"
@@ -157,6 +158,49 @@ func TestBotWithADevice(t *testing.T) {
 	_, _, err = botLogin(t, w, k, client.LoginRequest{User: "ci2", Bot: &client.Bot{Token: newBot(t, w, "ci2"), Enroll: attestor,
 		Claims: device.Data{OSType: device.Linux, ReportedAssetTag: "HERS"}, Tag: "HERS"}})
 	w.Refused(err, "device_of_another", event.UserLogin)
+}
+
+// TestA71CredentialsOfNamesakes: who gets the name of a user or bot that was removed gets none of their devices.
+func TestA71CredentialsOfNamesakes(t *testing.T) {
+	w := world.New(t, nil)
+	for _, first := range []identity.Kind{identity.Human, identity.Bot} {
+		name, tag := "x"+string(first), "OF-"+strings.ToUpper(string(first))
+		d := w.Device(tag, "")
+		if first == identity.Human {
+			w.User(name, "access", "editor")
+			if err := d.Enroll(w.Login(name), ""); err != nil {
+				t.Fatal(err)
+			}
+			if l := d.Login(name); l.Identity().Device == nil {
+				t.Fatal(l.DeviceFault)
+			}
+		} else {
+			k := d.Session()
+			attestor, err := d.Device.Enroll(k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, got, err := botLogin(t, w, k, client.LoginRequest{User: name, Bot: &client.Bot{Token: newBot(t, w, name), Enroll: attestor,
+				Claims: device.Data{OSType: device.Linux, ReportedAssetTag: tag}, Tag: tag}})
+			if err != nil {
+				t.Fatal(err, fault.Of(err).Cause)
+			}
+			d.Keep = hwkey.Enrollment{DeviceID: got.Welcome.DeviceID, CredentialID: got.Welcome.CredentialID, AssetTag: tag, Level: got.Welcome.Level}
+			if err := attestor.Keep(d.Keep); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.Admin.Delete(t.Context(), manifest.User, name); err != nil {
+			t.Fatal(err)
+		}
+		if rec := inventoried(t, w, tag); rec.Enrolled() || len(rec.Credentials) != 0 {
+			t.Errorf("%s: after the removal %+v", first, rec)
+		}
+		w.User(name, "access", "editor")
+		if l := d.Login(name); l.Identity().Device != nil {
+			t.Errorf("a namesake of a %s proved their device", first)
+		}
+	}
 }
 
 // TestBotWithAKey: without a device a key that it keeps stands for the machine, from its addresses alone.
