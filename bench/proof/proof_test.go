@@ -9,9 +9,6 @@ import (
 
 // TestMeasure keeps the measurement in order: the steps of both ceremonies, and the cost.
 func TestMeasure(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it counts for three seconds")
-	}
 	swtpm.Start(t, swtpm.Options{}) // skips, or fails, where there is no emulator
 	list, err := Measure(t.TempDir(), t)
 	if err != nil {

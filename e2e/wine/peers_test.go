@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/peer"
 	"github.com/sallyport/sallyport/internal/swtpm"
 )
 
@@ -31,20 +32,6 @@ const compiler = "x86_64-w64-mingw32-gcc"
 var dlls = map[string][]string{
 	"bcryptprimitives": {"-ladvapi32"},
 	"tbs":              {"-lws2_32"},
-}
-
-// need leaves the test out where a program is absent, or fails under REQUIRE_PEERS.
-func need(t *testing.T, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err == nil {
-			continue
-		}
-		if os.Getenv("REQUIRE_PEERS") != "" {
-			t.Fatalf("%s is not installed, and REQUIRE_PEERS is set", name)
-		}
-		t.Skipf("%s is not installed: scripts/peers.sh installs it", name)
-	}
 }
 
 // run runs a program of this machine to its end.
@@ -73,7 +60,7 @@ var prefixOnce sync.Once
 // is kept in the user's cache by wine's version and the libraries' sources.
 func prefix(t *testing.T) string {
 	t.Helper()
-	need(t, "wine", "wineserver", compiler)
+	peer.Need(t, "wine", "wineserver", compiler)
 	sum := sha256.New()
 	fmt.Fprintln(sum, run(t, nil, "", "wine", "--version"))
 	for _, name := range slices.Sorted(maps.Keys(dlls)) {

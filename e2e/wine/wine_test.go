@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2"
 
+	"github.com/sallyport/sallyport/internal/peer"
 	"github.com/sallyport/sallyport/internal/swtpm"
 	"github.com/sallyport/sallyport/internal/swtpm/firmware"
 )
@@ -161,7 +162,7 @@ const node = "root@ip-172-31-35-170"
 
 // TestWindows plays the guide with tsh.exe.
 func TestWindows(t *testing.T) {
-	need(t, "swtpm", "swtpm_setup")
+	peer.Need(t, "swtpm", "swtpm_setup")
 	boot(t)
 	exe, dir := programs(t)
 	s := start(t, dir)
@@ -297,7 +298,7 @@ func (m *machine) in(t *testing.T) *machine {
 // TestActivation enrolls where Windows keeps activation to administrators, and with an endorsement authorization that
 // it set.
 func TestActivation(t *testing.T) {
-	need(t, "swtpm", "swtpm_setup")
+	peer.Need(t, "swtpm", "swtpm_setup")
 	boot(t)
 	exe, dir := programs(t)
 	s := start(t, dir)

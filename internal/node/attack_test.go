@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/peer"
 )
 
 // impostor shows one key and signs with another.
@@ -377,12 +378,7 @@ func listensOn(t *testing.T, port uint32) string {
 
 // TestA29 has SFTP of a login without rights reach for what is not its own, through a link that is swapped in too.
 func TestA29(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_PEERS") == "1" {
-			t.Fatal("needs root to become another login, and REQUIRE_PEERS=1")
-		}
-		t.Skip("needs root to become another login")
-	}
+	peer.Root(t)
 	w := newWorld(t)
 	dir, err := os.MkdirTemp("", "node-test-")
 	if err != nil {

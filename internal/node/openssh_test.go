@@ -22,24 +22,11 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/peer"
 	"github.com/sallyport/sallyport/internal/role"
 )
 
 func pemBytes(b *pem.Block) []byte { return pem.EncodeToMemory(b) }
-
-// peer finds a program of OpenSSH's; its absence skips, and fails where peers must be there.
-func peer(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("REQUIRE_PEERS") == "1" {
-		t.Fatal(err)
-	}
-	t.Skip(err)
-	return ""
-}
 
 type result struct {
 	out, err string
@@ -64,7 +51,7 @@ func run(t *testing.T, cmd *exec.Cmd, in string) result {
 }
 
 func TestOpenSSHCommands(t *testing.T) {
-	program := peer(t, "ssh")
+	program := peer.Any(t, "ssh")
 	w := newWorld(t)
 	_, options := w.openSSH(w.user())
 	call := func(in string, args ...string) result {
@@ -111,7 +98,7 @@ func TestOpenSSHCopies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			dir, options := w.openSSH(w.user())
-			program := peer(t, strings.Fields(name)[0])
+			program := peer.Any(t, strings.Fields(name)[0])
 			if name == "scp -O" {
 				options = append([]string{"-O"}, options...)
 			}
@@ -162,7 +149,7 @@ func freePort(t *testing.T) string {
 }
 
 func TestOpenSSHForwards(t *testing.T) {
-	program := peer(t, "ssh")
+	program := peer.Any(t, "ssh")
 	w := newWorld(t)
 	_, options := w.openSSH(w.user())
 	target, local, remote := echo(t), freePort(t), freePort(t)
@@ -202,7 +189,7 @@ func TestOpenSSHForwards(t *testing.T) {
 }
 
 func TestOpenSSHAgent(t *testing.T) {
-	program, agent := peer(t, "ssh"), peer(t, "ssh-agent")
+	program, agent := peer.Any(t, "ssh"), peer.Any(t, "ssh-agent")
 	w := newWorld(t)
 	_, options := w.openSSH(w.user())
 	socket := filepath.Join(t.TempDir(), "a")
@@ -223,7 +210,7 @@ func TestOpenSSHAgent(t *testing.T) {
 
 // TestOpenSSHRefusal shows what a person with stock ssh sees.
 func TestOpenSSHRefusal(t *testing.T) {
-	program := peer(t, "ssh")
+	program := peer.Any(t, "ssh")
 	required := accessRole()
 	required.Name, required.Options.DeviceTrustMode = "require-trusted-device", device.ModeRequired
 	w := newWorld(t, accessRole(), required)
@@ -248,7 +235,7 @@ func TestOpenSSHRefusal(t *testing.T) {
 
 // TestOpenSSHLock cuts a session of stock ssh and shows why.
 func TestOpenSSHLock(t *testing.T) {
-	program := peer(t, "ssh")
+	program := peer.Any(t, "ssh")
 	for _, flags := range [][]string{{"-T"}, {"-tt"}} {
 		w := newWorld(t)
 		_, options := w.openSSH(w.user())

@@ -23,6 +23,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/peer"
 )
 
 // TestDialVerifiesHost shows every host that is not the one; none gets a signature.
@@ -344,7 +345,7 @@ func TestForwards(t *testing.T) {
 		t.Fatal(err)
 	}
 	web := webServer(t)
-	curl := peer(t, "curl")
+	curl := peer.Any(t, "curl")
 	for _, how := range []string{"--socks5", "--socks5-hostname"} {
 		out, err := exec.Command(curl, "-sS", how, dynamic.String(), "http://"+strings.Replace(web, "127.0.0.1", "localhost", 1)).CombinedOutput()
 		if string(out) != "the page" || err != nil {

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/peer"
 )
 
 const target = "ip-172-31-35-170"
@@ -108,25 +109,10 @@ func (a authorities) config(t testing.TB) Config {
 	return Config{Login: me(t), Signer: a.signer(t), HostAuthorities: []ssh.PublicKey{newSigner(t).PublicKey(), a.host.PublicKey()}, Target: target, Now: time.Now}
 }
 
-// peer finds a program; its absence skips, and fails where peers must be there.
-func peer(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("REQUIRE_PEERS") == "1" {
-		t.Fatalf("no %s here", names[0])
-	}
-	t.Skipf("no %s here", names[0])
-	return ""
-}
-
 // sshd is OpenSSH's server, which is not ours, with a host certificate of the cluster's.
 func sshd(t *testing.T) *Client {
 	t.Helper()
-	program := peer(t, "sshd", "/usr/sbin/sshd")
+	program := peer.Any(t, "sshd", "/usr/sbin/sshd")
 	a := newAuthorities(t)
 	dir := t.TempDir()
 	raw, key := newKey(t)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/peer"
 )
 
 func TestMain(m *testing.M) {
@@ -50,12 +51,7 @@ func me(t *testing.T) *Login {
 // stranger is a login without rights, where this test may become one.
 func stranger(t *testing.T) *Login {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("REQUIRE_PEERS") == "1" {
-			t.Fatal("needs root to become another login, and REQUIRE_PEERS=1")
-		}
-		t.Skip("needs root to become another login")
-	}
+	peer.Root(t)
 	return &Login{Name: "nobody", UID: 65534, GID: 65534, Groups: []uint32{12345}, Home: "/", Shell: "/bin/sh"}
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/sallyport/sallyport/internal/framework"
+	"github.com/sallyport/sallyport/internal/peer"
 )
 
 //go:embed library/frameworks.c
@@ -58,17 +59,9 @@ var build = sync.OnceValues(func() (string, error) {
 // Start gives the library as it is at first, and finds at the test's end that every object was released.
 func Start(t TB) *Library {
 	t.Helper()
-	missing := ""
-	if _, err := exec.LookPath("gcc"); err != nil {
-		missing = "gcc"
-	} else if _, err := os.Stat("/usr/include/openssl/evp.h"); err != nil {
-		missing = "libssl-dev"
-	}
-	if missing != "" && os.Getenv("REQUIRE_PEERS") != "" {
-		t.Fatal(missing + " is not installed, and REQUIRE_PEERS is set")
-	}
-	if missing != "" {
-		t.Skip(missing + " is not installed: scripts/peers.sh installs it")
+	peer.Need(t, "gcc")
+	if _, err := os.Stat("/usr/include/openssl/evp.h"); err != nil {
+		peer.Absent(t, "libssl-dev is not installed")
 	}
 	path, err := build()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
+	"github.com/sallyport/sallyport/internal/peer"
 )
 
 // TB is what is used of testing.TB.
@@ -76,14 +77,7 @@ type Emulator struct {
 // REQUIRE_PEERS=1.
 func Start(t TB, o Options) *Emulator {
 	t.Helper()
-	for _, p := range []string{"swtpm", "swtpm_setup", "swtpm_localca"} {
-		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("REQUIRE_PEERS") == "1" {
-				t.Fatal(p + " is not installed, and REQUIRE_PEERS=1")
-			}
-			t.Skip(p + " is not installed")
-		}
-	}
+	peer.Need(t, "swtpm", "swtpm_setup", "swtpm_localca")
 	if o.EKCert && o.CA == nil {
 		o.CA = NewCA(t)
 	}

@@ -38,7 +38,7 @@ const (
 	itemNotFound           = -25300
 	authFailed             = -25293
 	interactionNotAllowed  = -25308
-	unimplemented          = -4
+	errSecUnimplemented    = -4
 	notAvailable           = -25291
 	tokens                 = "CryptoTokenKit"
 	tokenCorruptedData     = -3
@@ -100,7 +100,7 @@ func named(err error) error {
 			return as(hwkey.ErrEnclaveKey)
 		case authFailed, interactionNotAllowed:
 			return as(hwkey.ErrEnclaveLocked)
-		case unimplemented, notAvailable:
+		case errSecUnimplemented, notAvailable:
 			return as(hwkey.ErrNoEnclave)
 		}
 	case tokens:

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-attestation/attest"
 
 	"github.com/sallyport/sallyport/internal/attestation"
+	"github.com/sallyport/sallyport/internal/peer"
 	"github.com/sallyport/sallyport/internal/swtpm"
 )
 
@@ -24,14 +25,7 @@ import (
 // device open what they make.
 func TestStrangers(t *testing.T) {
 	t.Parallel()
-	for _, p := range []string{"tpm2_checkquote", "tpm2_makecredential", "tpm2_print"} {
-		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("REQUIRE_PEERS") == "1" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	peer.Need(t, "tpm2_checkquote", "tpm2_makecredential", "tpm2_print")
 	m := newMachine(t, swtpm.Options{})
 	session := m.session(t)
 	a := must(m.Enroll(session))(t)
