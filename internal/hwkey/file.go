@@ -105,6 +105,16 @@ func WriteBytes(path string, b []byte) error {
 	return nil
 }
 
+// ReadDeviceOf reads the device key of a kind that was kept in dir; the fault ErrNotEnrolled where there is none, or one
+// of another kind.
+func ReadDeviceOf(dir string, kind device.Kind) (File, error) {
+	f, err := ReadDevice(dir)
+	if err == nil && f.Kind != kind {
+		err = ErrNotEnrolled.WithCause("the device is enrolled with a %s key", f.Kind)
+	}
+	return f, err
+}
+
 // ReadDevice reads the device key that was kept in dir; the fault ErrNotEnrolled where there is none.
 func ReadDevice(dir string) (File, error) {
 	f, err := ReadFile(filepath.Join(dir, DeviceFile))

@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
 	"github.com/sallyport/sallyport/internal/store"
@@ -15,16 +16,17 @@ import (
 // issueTries bounds how often an issue is begun anew because another login on the same device came between.
 const issueTries = 5
 
-// issue signs, given that the user's record is at the revision that everything was decided by. A login with a device
+// issue signs, given that the user's record is at the revision that everything was decided by; locks are those in store. A login with a device
 // goes into the feed with the certificates that it follows, so that the sessions they opened go on as it.
-func (s *Service) issue(ctx context.Context, start Start, id identity.User, logins []string, revision uint64) (Result, error) {
-	given := []store.Op{records.Unchanged(manifest.User, id.Name, revision)}
+func (s *Service) issue(ctx context.Context, start Start, a Applicant, locks lock.Set) (Result, error) {
+	id := a.ID
+	given := []store.Op{records.Unchanged(manifest.User, id.Name, a.revision)}
 	for try := 1; ; try++ {
-		prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: logins, Device: eventDevice(id.Device), Given: given})
+		prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: a.logins, Device: eventDevice(id.Device), Given: given})
 		if err != nil {
 			return Result{}, err
 		}
-		with, err := s.follow(ctx, prepared.Identity())
+		with, err := s.follow(ctx, prepared.Identity(), locks)
 		if err != nil {
 			return Result{}, err
 		}
@@ -42,16 +44,12 @@ func (s *Service) issue(ctx context.Context, start Start, id identity.User, logi
 
 // follow are the operations that remember a login with a device, and tell agents what it follows. What a lock ended is
 // not followed.
-func (s *Service) follow(ctx context.Context, u identity.User) ([]store.Op, error) {
+func (s *Service) follow(ctx context.Context, u identity.User, locks lock.Set) ([]store.Op, error) {
 	if u.Device == nil {
 		return nil, nil
 	}
 	credential := u.Device.CredentialID
 	history, revision, err := s.Records.Login(ctx, credential)
-	if err != nil {
-		return nil, err
-	}
-	locks, err := s.Records.Locks(ctx)
 	if err != nil {
 		return nil, err
 	}

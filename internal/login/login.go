@@ -217,10 +217,11 @@ func kindOf(a *identity.Account) identity.Kind {
 
 // Admit issues, where nothing was changed while the other side answered.
 func (s *Service) Admit(ctx context.Context, start Start, a Applicant) (Result, error) {
-	if _, err := s.still(ctx, a.revision, &a.ID); err != nil {
+	locks, err := s.still(ctx, a.revision, &a.ID)
+	if err != nil {
 		return Result{}, err
 	}
-	return s.issue(ctx, start, a.ID, a.logins, a.revision)
+	return s.issue(ctx, start, a, locks)
 }
 
 // LoggedIn is the event of a login that succeeded.
@@ -408,7 +409,7 @@ func (s *Service) reissue(ctx context.Context, from identity.Caller, start Start
 	}
 	scratch := identity.User{Name: id.Name, Roles: id.Roles, Traits: id.Traits}
 	logins, _ := s.grants(picture, &scratch, 0)
-	r, err := s.issue(ctx, start, id, logins, revision)
+	r, err := s.issue(ctx, start, Applicant{ID: id, logins: logins, revision: revision}, locks)
 	r.Notices = told
 	return r, err
 }

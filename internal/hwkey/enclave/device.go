@@ -39,13 +39,7 @@ func (d Device) Enrollment() (hwkey.Enrollment, error) {
 	return *f.Enrollment, nil
 }
 
-func (d Device) kept() (hwkey.File, error) {
-	f, err := hwkey.ReadDevice(d.dir)
-	if err == nil && f.Kind != device.SecureEnclave {
-		err = hwkey.ErrNotEnrolled.WithCause("the device is enrolled with a %s key", f.Kind)
-	}
-	return f, err
-}
+func (d Device) kept() (hwkey.File, error) { return hwkey.ReadDeviceOf(d.dir, device.SecureEnclave) }
 
 // NewSession implements hwkey.Device.
 func (d Device) NewSession(path string) (hwkey.Key, error) {

@@ -42,13 +42,7 @@ func (d Device) Enrollment() (hwkey.Enrollment, error) {
 	return *f.Enrollment, nil
 }
 
-func (d Device) kept() (hwkey.File, error) {
-	f, err := hwkey.ReadDevice(d.dir)
-	if err == nil && f.Kind != device.Software {
-		err = hwkey.ErrNotEnrolled
-	}
-	return f, err
-}
+func (d Device) kept() (hwkey.File, error) { return hwkey.ReadDeviceOf(d.dir, device.Software) }
 
 // NewSession implements hwkey.Device.
 func (Device) NewSession(path string) (hwkey.Key, error) { return NewKey(path) }

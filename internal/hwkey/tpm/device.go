@@ -52,13 +52,7 @@ func (d *Device) Enrollment() (hwkey.Enrollment, error) {
 	return *f.Enrollment, nil
 }
 
-func (d *Device) kept() (hwkey.File, error) {
-	f, err := hwkey.ReadDevice(d.dir)
-	if err == nil && f.Kind != device.TPM2 {
-		err = hwkey.ErrNotEnrolled.WithCause("the device is enrolled with a %s key", f.Kind)
-	}
-	return f, err
-}
+func (d *Device) kept() (hwkey.File, error) { return hwkey.ReadDeviceOf(d.dir, device.TPM2) }
 
 // template is of both kinds of keys: P-256, ECDSA with SHA-256, bound to this TPM, no authorization. The AK is
 // restricted: it signs nothing but the TPM's own statements.

@@ -28,7 +28,8 @@ type Handler struct {
 	Caller func(context.Context) identity.Caller
 }
 
-func ref(r *pb.DeviceRef) trust.Ref {
+// Ref is the device that a message names.
+func Ref(r *pb.DeviceRef) trust.Ref {
 	os, _ := device.ParseOS(r.GetOsType())
 	return trust.Ref{ID: r.GetDeviceId(), Tag: r.GetAssetTag(), OS: os}
 }
@@ -104,7 +105,7 @@ func (h *Handler) RegisterDevice(ctx context.Context, r *connect.Request[pb.Regi
 
 // CreateEnrollToken is of the service.
 func (h *Handler) CreateEnrollToken(ctx context.Context, r *connect.Request[pb.CreateEnrollTokenRequest]) (*connect.Response[pb.CreateEnrollTokenResponse], error) {
-	token, expires, d, err := h.Use.Token(ctx, h.Caller(ctx), ref(r.Msg.Device), r.Msg.Owner, time.Duration(r.Msg.TtlSeconds)*time.Second)
+	token, expires, d, err := h.Use.Token(ctx, h.Caller(ctx), Ref(r.Msg.Device), r.Msg.Owner, time.Duration(r.Msg.TtlSeconds)*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +129,12 @@ func (h *Handler) ListEnrollTokens(ctx context.Context, _ *connect.Request[pb.Li
 
 // DeleteEnrollToken is of the service.
 func (h *Handler) DeleteEnrollToken(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.DeleteEnrollTokenResponse], error) {
-	return connect.NewResponse(&pb.DeleteEnrollTokenResponse{}), h.Use.RevokeToken(ctx, h.Caller(ctx), ref(r.Msg))
+	return connect.NewResponse(&pb.DeleteEnrollTokenResponse{}), h.Use.RevokeToken(ctx, h.Caller(ctx), Ref(r.Msg))
 }
 
 // UnenrollDevice is of the service.
 func (h *Handler) UnenrollDevice(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.Resource], error) {
-	res, err := h.Use.Unenroll(ctx, h.Caller(ctx), ref(r.Msg))
+	res, err := h.Use.Unenroll(ctx, h.Caller(ctx), Ref(r.Msg))
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +144,7 @@ func (h *Handler) UnenrollDevice(ctx context.Context, r *connect.Request[pb.Devi
 
 // GetMyDevice is of the service.
 func (h *Handler) GetMyDevice(ctx context.Context, r *connect.Request[pb.DeviceRef]) (*connect.Response[pb.GetMyDeviceResponse], error) {
-	d, err := h.Use.Mine(ctx, h.Caller(ctx), ref(r.Msg))
+	d, err := h.Use.Mine(ctx, h.Caller(ctx), Ref(r.Msg))
 	if fault.Is(err, fault.NotFound) {
 		return connect.NewResponse(&pb.GetMyDeviceResponse{}), nil
 	}

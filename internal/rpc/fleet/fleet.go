@@ -13,7 +13,7 @@ import (
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/inventory"
 	"github.com/sallyport/sallyport/internal/manifest"
-	"github.com/sallyport/sallyport/internal/trust"
+	rpcdevice "github.com/sallyport/sallyport/internal/rpc/device"
 	"github.com/sallyport/sallyport/internal/trust/fleet"
 	"github.com/sallyport/sallyport/internal/wire"
 )
@@ -22,11 +22,6 @@ import (
 type Handler struct {
 	Use    *fleet.Service
 	Caller func(context.Context) identity.Caller
-}
-
-func ref(r *pb.DeviceRef) trust.Ref {
-	os, _ := device.ParseOS(r.GetOsType())
-	return trust.Ref{ID: r.GetDeviceId(), Tag: r.GetAssetTag(), OS: os}
 }
 
 // answer is a resource on its way out.
@@ -73,12 +68,12 @@ func (h *Handler) SetBaseline(ctx context.Context, r *connect.Request[pb.SetBase
 	for _, pcr := range r.Msg.Pcrs {
 		b.Watch = append(b.Watch, int(pcr))
 	}
-	return answer(h.Use.SetBaseline(ctx, h.Caller(ctx), ref(r.Msg.Device), b))
+	return answer(h.Use.SetBaseline(ctx, h.Caller(ctx), rpcdevice.Ref(r.Msg.Device), b))
 }
 
 // AcceptDevice is of the service.
 func (h *Handler) AcceptDevice(ctx context.Context, r *connect.Request[pb.AcceptDeviceRequest]) (*connect.Response[pb.AcceptDeviceResponse], error) {
-	accepted, res, err := h.Use.Accept(ctx, h.Caller(ctx), ref(r.Msg.Device))
+	accepted, res, err := h.Use.Accept(ctx, h.Caller(ctx), rpcdevice.Ref(r.Msg.Device))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +83,7 @@ func (h *Handler) AcceptDevice(ctx context.Context, r *connect.Request[pb.Accept
 
 // GetEndorsement is of the service.
 func (h *Handler) GetEndorsement(ctx context.Context, r *connect.Request[pb.GetEndorsementRequest]) (*connect.Response[pb.Endorsement], error) {
-	e, err := h.Use.Endorsement(ctx, h.Caller(ctx), ref(r.Msg.Device), r.Msg.Issuers)
+	e, err := h.Use.Endorsement(ctx, h.Caller(ctx), rpcdevice.Ref(r.Msg.Device), r.Msg.Issuers)
 	if err != nil {
 		return nil, err
 	}
@@ -104,5 +99,5 @@ func (h *Handler) GetEndorsement(ctx context.Context, r *connect.Request[pb.GetE
 
 // ApproveEndorsement is of the service.
 func (h *Handler) ApproveEndorsement(ctx context.Context, r *connect.Request[pb.ApproveEndorsementRequest]) (*connect.Response[pb.Resource], error) {
-	return answer(h.Use.Approve(ctx, h.Caller(ctx), ref(r.Msg.Device), r.Msg.EkHash))
+	return answer(h.Use.Approve(ctx, h.Caller(ctx), rpcdevice.Ref(r.Msg.Device), r.Msg.EkHash))
 }
