@@ -50,6 +50,16 @@ func (f *deviceFlags) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.current, "current-device", false, "this machine")
 }
 
+// at reaches the cluster, and says which device the flags name.
+func (t commands) at(ctx context.Context, f deviceFlags) (*client.Cluster, client.DeviceRef, error) {
+	r, err := t.ref(f)
+	if err != nil {
+		return nil, r, err
+	}
+	c, err := t.Cluster(ctx)
+	return c, r, err
+}
+
 // ref is the device that the flags name.
 func (t commands) ref(f deviceFlags) (client.DeviceRef, error) {
 	named := 0
@@ -254,11 +264,7 @@ func (t commands) devicesRemove() *cobra.Command {
 
 // named reaches the cluster and reads the device that the flags name.
 func (t commands) named(ctx context.Context, f deviceFlags) (*client.Cluster, *device.Device, error) {
-	r, err := t.ref(f)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := t.Cluster(ctx)
+	c, r, err := t.at(ctx, f)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -269,11 +275,7 @@ func (t commands) named(ctx context.Context, f deviceFlags) (*client.Cluster, *d
 func (t commands) devicesUnenroll() *cobra.Command {
 	var f deviceFlags
 	c := tool.Command("unenroll --asset-tag=TAG", "Take a device's credentials and end what was issued on them", "tctl devices unenroll --asset-tag=C00AA0AAAA0A", 0, func(ctx context.Context, _ []string) error {
-		r, err := t.ref(f)
-		if err != nil {
-			return err
-		}
-		c, err := t.Cluster(ctx)
+		c, r, err := t.at(ctx, f)
 		if err != nil {
 			return err
 		}

@@ -51,11 +51,7 @@ func (t commands) devicesBaseline() *cobra.Command {
 func (t commands) devicesAccept() *cobra.Command {
 	var f deviceFlags
 	c := tool.Command("accept --asset-tag=TAG", "Take what was noticed of a device as it is", "tctl devices accept --asset-tag=C00AA0AAAA0A", 0, func(ctx context.Context, _ []string) error {
-		r, err := t.ref(f)
-		if err != nil {
-			return err
-		}
-		c, err := t.Cluster(ctx)
+		c, r, err := t.at(ctx, f)
 		if err != nil {
 			return err
 		}
