@@ -112,13 +112,17 @@ func (s *slowFeed) late(ctx context.Context, to, from net.Conn) {
 // echoes come all the time, but of pings that are old. The node, to which everything else comes as ever, lets nobody in after
 // picture_age.admit, and ends what it carries after picture_age.live.
 func TestA10FeedDelayed(t *testing.T) {
-	for name, hold := range map[string]func(*slowFeed){
-		"at once": func(s *slowFeed) { s.delay.Store(int64(time.Minute)) },
-		"little by little": func(s *slowFeed) {
+	for name, hold := range map[string]func(*slowFeed, chan<- struct{}){
+		"at once": func(s *slowFeed, held chan<- struct{}) {
+			s.delay.Store(int64(time.Minute))
+			close(held)
+		},
+		"little by little": func(s *slowFeed, held chan<- struct{}) {
 			s.running.Go(func() {
+				defer close(held)
 				for d := time.Duration(0); d < 12*time.Second; d += 300 * time.Millisecond {
 					s.delay.Store(int64(d))
-					time.Sleep(500 * time.Millisecond)
+					time.Sleep(400 * time.Millisecond)
 				}
 			})
 		},
@@ -130,7 +134,7 @@ func TestA10FeedDelayed(t *testing.T) {
 	}
 }
 
-func feedDelayed(t *testing.T, hold func(*slowFeed)) {
+func feedDelayed(t *testing.T, hold func(*slowFeed, chan<- struct{})) {
 	w := world.New(t, func(c *config.Config) { c.SSH = nil })
 	set := cluster.Default()
 	set.SecondFactors = []string{}
@@ -169,7 +173,8 @@ func feedDelayed(t *testing.T, hold func(*slowFeed)) {
 			t.Fatal(err)
 		}
 	}
-	hold(rogue)
+	held := make(chan struct{})
+	hold(rogue, held)
 	began := time.Now()
 	time.Sleep(time.Second) // what was under way
 	w.Write(&lock.Lock{Name: "l", Target: lock.Target{User: "bob"}})
@@ -186,13 +191,14 @@ func feedDelayed(t *testing.T, hold func(*slowFeed)) {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
+	<-held
 	s.cut(t, "has not heard from the auth server")
-	time.Sleep(time.Until(began.Add(25 * time.Second))) // all of the delay is there
-	for time.Since(began) < 32*time.Second {            // old echoes come by now, and make nothing young
+	time.Sleep(11 * time.Second) // what was read while the delay was short is there
+	// Old echoes come by now, and make nothing young.
+	for quiet := time.Now().Add(7 * time.Second); time.Now().Before(quiet); time.Sleep(500 * time.Millisecond) {
 		if err := try(t, l); err == nil {
 			t.Fatalf("let in %s after the feed was held back", time.Since(began))
 		}
-		time.Sleep(500 * time.Millisecond)
 	}
 	// The proxy lets go, and service returns by itself.
 	rogue.delay.Store(0)

@@ -195,7 +195,7 @@ func (h *Host) Follow(ctx context.Context, f Follower) error {
 
 // ping sends the mirror's clock, which comes back as the echo, what is served, and what becomes of sessions.
 func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[pb.FollowRequest, pb.FollowResponse]) error {
-	tick := time.NewTimer(pingEvery(f.Mirror))
+	tick := time.NewTimer(min(time.Second, pingEvery(f.Mirror))) // by then the first picture says how often
 	defer tick.Stop()
 	served := time.Time{}
 	m := &pb.FollowRequest{Version: cluster.Version, ProtocolVersion: cluster.ProtocolVersion}
