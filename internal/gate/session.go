@@ -75,6 +75,15 @@ func (s *Session) Record(ctx context.Context, ev event.Event) error {
 	return nil
 }
 
+// Note is Record for what many do often, statements and requests: it returns once the event is written, and leaves it
+// to the recorder when, within 50 ms, the disk has it.
+func (s *Session) Note(ctx context.Context, ev event.Event) error {
+	return s.Record(ctx, ev)
+}
+
+// Cut ends the session's context, for the reason that its door gives.
+func (s *Session) Cut(why error) { s.finish(why) }
+
 // End takes the session off the gate and records its end; why may be nil. Call it once all that the session carried
 // is over.
 func (s *Session) End(why error) {

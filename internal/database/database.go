@@ -1,0 +1,190 @@
+// Package database is the door to databases: it lets one client connection in at a time, through the gate, and hands it
+// to the engine that speaks its protocol.
+package database
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/gate"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// Engine speaks one protocol, from the first byte that a client sends (or, where the server speaks first, gets).
+type Engine interface {
+	// Serve carries one client connection until it is over, and closes it and what it opened. It tells the client of a refusal
+	// and of the end of its session in the protocol's own error, with the reason.
+	Serve(ctx context.Context, client net.Conn, v *Visit)
+}
+
+// Servers makes the agent's side towards database servers.
+type Servers interface {
+	// Dial connects to the server; TLS is for the engine to begin, with what TLS returns.
+	Dial(ctx context.Context, db *target.DatabaseServer) (net.Conn, error)
+	// TLS verifies the server, and shows it a certificate for the database user where there is no password for it.
+	TLS(ctx context.Context, db *target.DatabaseServer, dbUser string) (*tls.Config, error)
+	// Password is the database user's, where the agent has one.
+	Password(db *target.DatabaseServer, dbUser string) (password string, has bool, err error)
+}
+
+// Config is what a door works with.
+type Config struct {
+	Gate    *gate.Gate
+	Servers Servers
+	Engines map[target.Protocol]Engine
+}
+
+// Door serves databases.
+type Door struct{ Config }
+
+// New makes a door.
+func New(c Config) *Door { return &Door{c} }
+
+// Visit is one client connection: whose it is and where it goes.
+type Visit struct {
+	User     *identity.User
+	From     netip.Addr
+	Database *target.DatabaseServer
+	door     *Door
+}
+
+// Serve carries one connection of a verified user, its TLS ended, to a database.
+func (d *Door) Serve(ctx context.Context, conn net.Conn, v Visit) {
+	v.door = d
+	e := d.Engines[v.Database.Protocol]
+	if e == nil {
+		conn.Close()
+		return
+	}
+	e.Serve(ctx, conn, &v)
+}
+
+// Dial connects to the database's server.
+func (v *Visit) Dial(ctx context.Context) (net.Conn, error) {
+	return v.door.Servers.Dial(ctx, v.Database)
+}
+
+// TLS is how to speak TLS with the server as a database user.
+func (v *Visit) TLS(ctx context.Context, dbUser string) (*tls.Config, error) {
+	return v.door.Servers.TLS(ctx, v.Database, dbUser)
+}
+
+// Password is the database user's, where the agent has one.
+func (v *Visit) Password(dbUser string) (string, bool, error) {
+	return v.door.Servers.Password(v.Database, dbUser)
+}
+
+// Session is what a client connection was let in for: one database user, and the databases that it asked for since.
+type Session struct {
+	visit  *Visit
+	main   *gate.Session
+	dbUser string
+
+	mu   sync.Mutex
+	also map[string]*gate.Session // guarded by mu: by database user and name, exact in case
+	done bool                     // guarded by mu
+}
+
+// Admit lets the connection in as a database user to a database, or refuses it with a fault fit to print. The caller
+// ends the session with End.
+func (v *Visit) Admit(ctx context.Context, dbUser, dbName string) (*Session, error) {
+	s := &Session{visit: v, dbUser: dbUser, also: map[string]*gate.Session{}}
+	g, err := v.admit(ctx, dbUser, dbName)
+	if err != nil {
+		return nil, err
+	}
+	s.main = g
+	s.also[key(dbUser, dbName)] = g
+	return s, nil
+}
+
+func key(dbUser, dbName string) string { return dbUser + "\x00" + dbName }
+
+func (v *Visit) admit(ctx context.Context, dbUser, dbName string) (*gate.Session, error) {
+	if strings.ContainsRune(dbUser, 0) || strings.ContainsRune(dbName, 0) {
+		return nil, fault.New(fault.Invalid, "a name with a NUL in it names nothing")
+	}
+	return v.door.Gate.Admit(ctx, gate.Request{
+		Identity: v.User,
+		Target:   target.Target{Kind: target.Database, ID: v.Database.Name, Name: v.Database.Name, Labels: v.Database.Labels},
+		Action:   target.Action{DBUser: dbUser, DBName: dbName, From: v.From},
+		Start: event.Event{Kind: event.DBSessionStart, Session: &event.Session{Protocol: string(v.Database.Protocol)},
+			Action: &event.Action{DBUser: dbUser, DBName: dbName}},
+		End: event.DBSessionEnd,
+	})
+}
+
+// Also lets the same connection reach a further database, or go on as another database user; nothing happens where it
+// was let in for that already. What ends one of them ends them all.
+func (s *Session) Also(ctx context.Context, dbUser, dbName string) error {
+	s.mu.Lock()
+	_, has := s.also[key(dbUser, dbName)]
+	s.mu.Unlock()
+	if has {
+		return nil
+	}
+	g, err := s.visit.admit(ctx, dbUser, dbName)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, has := s.also[key(dbUser, dbName)]; has || s.done {
+		go g.End(nil)
+		return nil
+	}
+	s.also[key(dbUser, dbName)] = g
+	context.AfterFunc(g.Context(), func() { s.cut(context.Cause(g.Context())) })
+	return nil
+}
+
+func (s *Session) cut(why error) { s.main.Cut(why) }
+
+// Context ends when the session must; context.Cause then is a fault that says why.
+func (s *Session) Context() context.Context { return s.main.Context() }
+
+// Touch says that the person did something.
+func (s *Session) Touch() { s.main.Touch() }
+
+// Statement is one that a client sent, with what became of it.
+type Statement struct {
+	DBName     string
+	Query      string   // as it was sent, a prepared one resolved, secrets masked
+	Parameters []string // as text; what is no text as its hex
+	Failed     bool
+	Message    string // the server's error, or what was done with the statement in place of running it
+	Took       time.Duration
+}
+
+// Record writes what became of a statement; its result must not be returned before Record does.
+func (s *Session) Record(ctx context.Context, st Statement) error {
+	s.Touch()
+	return s.main.Note(ctx, event.Event{Kind: event.DBSessionQuery, Success: !st.Failed, Message: st.Message,
+		Session: &event.Session{Protocol: string(s.visit.Database.Protocol)},
+		Action:  &event.Action{DBUser: s.dbUser, DBName: st.DBName, Query: st.Query}})
+}
+
+// End records the end of the session; why may be nil. Call it once all that it carried is over.
+func (s *Session) End(why error) {
+	s.mu.Lock()
+	s.done = true
+	var rest []*gate.Session
+	for _, g := range s.also {
+		if g != s.main {
+			rest = append(rest, g)
+		}
+	}
+	s.mu.Unlock()
+	for _, g := range rest {
+		g.End(why)
+	}
+	s.main.End(why)
+}

@@ -1,0 +1,89 @@
+package target
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/label"
+)
+
+// Protocol is what a database speaks.
+type Protocol string
+
+// The protocols.
+const (
+	PostgreSQL Protocol = "postgres"
+	MySQL      Protocol = "mysql" // MariaDB too
+	Redis      Protocol = "redis"
+	MongoDB    Protocol = "mongodb"
+)
+
+// Protocols lists them.
+func Protocols() []Protocol { return []Protocol{PostgreSQL, MySQL, Redis, MongoDB} }
+
+// DatabaseServer is a database resource: a server that agents of role db reach.
+type DatabaseServer struct {
+	Name     string    `json:"-" yaml:"name"`
+	Labels   label.Set `json:"-" yaml:"labels"`
+	Protocol Protocol  `json:"protocol" yaml:"protocol"`
+	// URI is HOST:PORT of the server.
+	URI string `json:"uri" yaml:"uri"`
+	// TLS says how the server is verified.
+	TLS DatabaseTLS `json:"tls,omitzero" yaml:"tls"`
+	// PasswordFile is a file on the agent, readable by it alone, with a line `USER:PASSWORD` for each user who has one there;
+	// without it agents show client certificates of the database's own authority.
+	PasswordFile string `json:"password_file,omitempty" yaml:"password_file"`
+	// AdminUser is the database user that makes others, where roles set create_db_user_mode.
+	AdminUser string `json:"admin_user,omitempty" yaml:"admin_user"`
+	// Agents, ids or names, are who serves it; every agent of role db where it is empty.
+	Agents []string `json:"agents,omitempty" yaml:"-"`
+}
+
+// DatabaseTLS says how an agent verifies a server. Without CA and CAFile it is the database's own authority
+// (`tctl auth sign --db=NAME`).
+type DatabaseTLS struct {
+	CA         string `json:"ca,omitempty" yaml:"ca"`           // PEM
+	CAFile     string `json:"ca_file,omitempty" yaml:"ca_file"` // a file on the agent; `system` for the system's authorities
+	ServerName string `json:"server_name,omitempty" yaml:"server_name"`
+}
+
+// Check refuses what does not hold.
+func (d DatabaseServer) Check() error {
+	if d.Name == "" || len(d.Name) > 128 || !label.Name(d.Name) {
+		return fmt.Errorf("name: %q is not 1 to 128 printable ASCII characters without space, comma or equals sign", d.Name)
+	}
+	if !slices.Contains(Protocols(), d.Protocol) {
+		return fmt.Errorf("protocol: unknown protocol %q, want postgres, mysql, redis or mongodb", d.Protocol)
+	}
+	if host, port, err := net.SplitHostPort(d.URI); err != nil || host == "" || port == "" {
+		return fmt.Errorf("uri: %q is no HOST:PORT", d.URI)
+	}
+	if d.TLS.CA != "" && d.TLS.CAFile != "" {
+		return fmt.Errorf("tls: ca and ca_file are two answers to one question")
+	}
+	for k, v := range d.Labels {
+		if !label.Name(k) || (v != "" && !label.Name(v)) {
+			return fmt.Errorf("labels: %q: %q is not printable ASCII without comma or equals sign", k, v)
+		}
+	}
+	return nil
+}
+
+// SNIName is a resource's name as a DNS label: itself where it is one in lower case, else x- and 16 hex digits of its
+// SHA-256.
+func SNIName(name string) string {
+	ok := name != "" && len(name) <= 63 && name[0] != '-' && name[len(name)-1] != '-' && !strings.HasPrefix(name, "x-")
+	for i := 0; ok && i < len(name); i++ {
+		c := name[i]
+		ok = c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-'
+	}
+	if ok {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return "x-" + hex.EncodeToString(sum[:8])
+}
