@@ -29,6 +29,7 @@ const (
 	ALPNAuth   = "sallyport-auth"
 	ALPNDial   = "sallyport-dial"
 	ALPNTunnel = "sallyport-tunnel"
+	ALPNMux    = "sallyport-mux" // many streams of one login over one TLS connection to an agent
 )
 
 // Door is a protocol's entry at an agent.
@@ -36,8 +37,10 @@ type Door string
 
 // The doors. DoorRPC is auth's own.
 const (
-	DoorSSH Door = "ssh"
-	DoorRPC Door = "rpc"
+	DoorSSH  Door = "ssh"
+	DoorRPC  Door = "rpc"
+	DoorDB   Door = "db"
+	DoorKube Door = "kube"
 )
 
 // Dial asks the proxy for a stream to a target.
