@@ -122,7 +122,7 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 		return Granted{}, InvalidToken()
 	}
 	host := identity.Host{ID: uuid.NewString(), Role: role, Cluster: s.CA.Cluster()}
-	ops := []store.Op{records.Unchanged(manifest.Token, t.ID, res.Metadata.Revision), records.Delete(manifest.Token, t.ID)}
+	ops := []store.Op{records.Unchanged(manifest.Token, t.ID, res.Metadata.Revision), spend(t, role)}
 	notice := ""
 	switch {
 	case t.Name != "":
@@ -153,6 +153,18 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 	}
 	certs, err := prepared.Issue(ctx)
 	return Granted{HostCertificates: certs, Host: host, Notice: notice}, err
+}
+
+// spend uses a token up for one role: one that lets several parts of a host join lets each of them join once.
+func spend(t *identity.JoinToken, role identity.HostRole) store.Op {
+	rest := *t
+	rest.Roles = slices.DeleteFunc(slices.Clone(t.Roles), func(r identity.HostRole) bool { return r == role })
+	if len(rest.Roles) > 0 {
+		if op, err := records.Put(manifest.New(&rest, 0)); err == nil {
+			return op
+		}
+	}
+	return records.Delete(manifest.Token, t.ID)
 }
 
 // takeName gives the operations that take a name nobody holds, or says who does.
