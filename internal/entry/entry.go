@@ -47,6 +47,7 @@ type Visit struct {
 	User     *identity.User
 	From     netip.Addr
 	Resource string
+	DBUser   string // whom the client means where its protocol does not say
 }
 
 // Config is what an entry works with. Certificate has the names of what is served; Resource finds the resource of an SNI
@@ -180,7 +181,7 @@ func (e *Entry) streams(ctx context.Context, v Visit) {
 			return
 		}
 		one := v
-		one.Conn = s
+		one.Conn, one.DBUser = s, s.Header.DBUser
 		e.Handle(ctx, one)
 	})
 }

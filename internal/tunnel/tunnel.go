@@ -82,6 +82,8 @@ type Header struct {
 	Client netip.AddrPort `json:"client"`
 	Target string         `json:"target,omitempty"`
 	Door   Door           `json:"door"`
+	// DBUser is whom the client means where its protocol does not say; the gate decides.
+	DBUser string `json:"db_user,omitempty"`
 }
 
 // maxFrame bounds a frame, in bytes.
