@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -161,7 +160,6 @@ type Statement struct {
 	Parameters []string // as text; what is no text as its hex
 	Failed     bool
 	Message    string // the server's error, or what was done with the statement in place of running it
-	Took       time.Duration
 }
 
 // Record writes what became of a statement; its result must not be returned before Record does.
@@ -169,7 +167,7 @@ func (s *Session) Record(ctx context.Context, st Statement) error {
 	s.Touch()
 	return s.main.Note(ctx, event.Event{Kind: event.DBSessionQuery, Success: !st.Failed, Message: st.Message,
 		Session: &event.Session{Protocol: string(s.visit.Database.Protocol)},
-		Action:  &event.Action{DBUser: s.dbUser, DBName: st.DBName, Query: st.Query}})
+		Action:  &event.Action{DBUser: s.dbUser, DBName: st.DBName, Query: st.Query, Parameters: st.Parameters}})
 }
 
 // End records the end of the session; why may be nil. Call it once all that it carried is over.

@@ -76,9 +76,16 @@ func (s *Session) Record(ctx context.Context, ev event.Event) error {
 }
 
 // Note is Record for what many do often, statements and requests: it returns once the event is written, and leaves it
-// to the recorder when, within 50 ms, the disk has it.
+// to the recorder when, within 50 ms, the disk has it. A recorder that knows no difference writes it durably.
 func (s *Session) Note(ctx context.Context, ev event.Event) error {
-	return s.Record(ctx, ev)
+	a, ok := s.gate.recorder.(appender)
+	if !ok {
+		return s.Record(ctx, ev)
+	}
+	if err := a.Append(ctx, s.gate.event(s, ev)); err != nil {
+		return s.gate.unrecorded(err)
+	}
+	return nil
 }
 
 // Cut ends the session's context, for the reason that its door gives.
