@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // Session is one admitted request, alive until its context ends.
@@ -43,6 +44,9 @@ func (s *Session) Identity() *identity.User {
 	defer s.mu.Unlock()
 	return s.request.Identity
 }
+
+// Action is what the session was let in for.
+func (s *Session) Action() target.Action { return s.asked().Action }
 
 // Limits are what the session must keep to, as of now.
 func (s *Session) Limits() access.Limits { return s.Decision().Limits }
