@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/client/authority"
 	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/mysql"
 	"github.com/sallyport/sallyport/internal/database/servers"
 	"github.com/sallyport/sallyport/internal/entry"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -78,5 +79,5 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 
 // engines are the protocols that this build speaks.
 func engines() map[target.Protocol]database.Engine {
-	return map[target.Protocol]database.Engine{}
+	return map[target.Protocol]database.Engine{target.MySQL: mysql.Engine{}}
 }
