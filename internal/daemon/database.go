@@ -22,7 +22,7 @@ func (d *daemon) startDatabases() error {
 		return err
 	}
 	certifier := authority.New(a.calls)
-	catalog := entry.NewCatalog(certifier, a.host(), a.log)
+	catalog := entry.NewCatalog(certifier, a.Host(), a.log)
 	door := database.New(database.Config{Gate: a.gate, Servers: servers.New(certifier), Engines: engines()})
 	e, err := entry.New(entry.Config{Cluster: a.addr.Cluster, Pictures: a.mirror, Certificate: catalog.Certificate, Resource: catalog.Resource,
 		Protocols: []string{"postgresql"}, Log: a.log, Now: a.now,
@@ -39,7 +39,7 @@ func (d *daemon) startDatabases() error {
 	if err != nil {
 		return err
 	}
-	d.follow(a.calls, a.member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Again: catalog.Changed(), Served: func() *identity.Server {
+	d.follow(a.calls, a.Member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Again: catalog.Changed(), Served: func() *identity.Server {
 		return &identity.Server{Version: version(), Serves: catalog.Serves()}
 	}})
 	ready := make(chan struct{})
@@ -70,7 +70,7 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 		}
 	}
 	for name, db := range picture.Databases {
-		if _, serves := picture.Assigned(a.host(), name); serves && db.Check() == nil {
+		if _, serves := picture.Assigned(a.Host(), name); serves && db.Check() == nil {
 			add(db)
 		}
 	}
