@@ -6,12 +6,13 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/listener"
 	"github.com/sallyport/sallyport/internal/profile"
+	"github.com/spf13/cobra"
 )
 
 // LogoutCommand is `tsh logout`.
-func (t *Tool) LogoutCommand() *cobrt.Command {
-	return &cobrt.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: Exactly(0),
-		RunE: func(cmd *cobrt.Command, _ []string) error {
+func (t *Tool) LogoutCommand() *cobra.Command {
+	return &cobra.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: Exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := profile.Open(t.Env)
 			if err != nil {
 				return err
