@@ -8,6 +8,7 @@ import (
 	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/database"
 	"github.com/sallyport/sallyport/internal/database/mysql"
+	"github.com/sallyport/sallyport/internal/database/postgres"
 	"github.com/sallyport/sallyport/internal/database/servers"
 	"github.com/sallyport/sallyport/internal/entry"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -79,5 +80,5 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 
 // engines are the protocols that this build speaks.
 func engines() map[target.Protocol]database.Engine {
-	return map[target.Protocol]database.Engine{target.MySQL: mysql.Engine{}}
+	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}}
 }
