@@ -170,6 +170,7 @@ func (s *Session) Touch() { s.main.Touch() }
 
 // Statement is one that a client sent, with what became of it.
 type Statement struct {
+	DBUser     string // where it is not the one that the session was let in for
 	DBName     string
 	Query      string   // as it was sent, a prepared one resolved, secrets masked
 	Parameters []string // as text; what is no text as its hex
@@ -180,9 +181,12 @@ type Statement struct {
 // Record writes what became of a statement; its result must not be returned before Record does.
 func (s *Session) Record(ctx context.Context, st Statement) error {
 	s.Touch()
+	if st.DBUser == "" {
+		st.DBUser = s.dbUser
+	}
 	return s.main.Note(ctx, event.Event{Kind: event.DBSessionQuery, Success: !st.Failed, Message: st.Message,
 		Session: &event.Session{Protocol: string(s.visit.Database.Protocol)},
-		Action:  &event.Action{DBUser: s.dbUser, DBName: st.DBName, Query: st.Query, Parameters: st.Parameters}})
+		Action:  &event.Action{DBUser: st.DBUser, DBName: st.DBName, Query: st.Query, Parameters: st.Parameters}})
 }
 
 // End records the end of the session; why may be nil. Call it once all that it carried is over.

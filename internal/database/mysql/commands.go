@@ -1,0 +1,306 @@
+package mysql
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/dbwire/mysql"
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+// maxHead bounds what is looked at of a command; what lies behind it passes unseen.
+const maxHead = 64 << 10
+
+// command is one of the client's: its beginning, and how much is still to be read.
+type command struct {
+	code   mysql.Command
+	args   []byte // at most maxHead; the next command overwrites it
+	length int    // of its first packet
+	rest   int    // bytes of that which have not been read
+}
+
+// commands carries one command after another until one side goes.
+func (c *conn) commands() error {
+	buf := make([]byte, 0, 512)
+	for {
+		cmd, err := c.read(&buf)
+		if err != nil {
+			return err
+		}
+		if cmd.code == mysql.Quit {
+			_ = c.forward(&cmd)
+			return errGone
+		}
+		if err := c.do(&cmd); err != nil {
+			return err
+		}
+		if err := c.client.w.Flush(); err != nil {
+			return errGone
+		}
+		if cap(buf) > 16<<10 { // nobody keeps a large one for a connection that is idle
+			buf = make([]byte, 0, 512)
+		}
+	}
+}
+
+// read waits for the next command.
+func (c *conn) read(buf *[]byte) (command, error) {
+	c.client.seq, c.skew = 1, 0
+	h, err := c.client.r.Peek(mysql.HeaderLen)
+	if err != nil {
+		return command{}, c.unasked(err)
+	}
+	n, _ := mysql.Header(h)
+	c.client.r.Discard(mysql.HeaderLen)
+	if n == 0 {
+		return command{}, fault.New(fault.Invalid, "a command of no bytes")
+	}
+	k := min(n, maxHead)
+	if cap(*buf) < k {
+		*buf = make([]byte, 0, k)
+	}
+	b := (*buf)[:k]
+	if _, err := io.ReadFull(c.client.r, b); err != nil {
+		return command{}, c.unasked(err)
+	}
+	return command{code: mysql.Command(b[0]), args: b[1:], length: n, rest: n - k}, nil
+}
+
+// unasked is why the client could not be read: it went, or its reader was woken because the server said something that
+// nobody asked for, or went.
+func (c *conn) unasked(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return errGone
+	}
+	if err := c.server.await(); err != nil {
+		return err
+	}
+	b, _, err := mysql.Read(c.server.r, maxHandshake)
+	if err != nil {
+		return &lostError{err}
+	}
+	return mysql.ParseError(b) // a server that is stopped, or that ends the connection, says so
+}
+
+// forward sends a command to the server, whatever its length.
+func (c *conn) forward(cmd *command) error {
+	w := c.server.w
+	head := append(mysql.AppendHeader(make([]byte, 0, mysql.HeaderLen+1), cmd.length, 0), byte(cmd.code))
+	w.Write(head)
+	w.Write(cmd.args)
+	if err := c.rest(w, cmd); err != nil {
+		return err
+	}
+	return c.sent(w.Flush())
+}
+
+// sent looks, where the server takes no more, for what it said before.
+func (c *conn) sent(err error) error {
+	if err == nil {
+		return nil
+	}
+	c.server.raw.SetReadDeadline(time.Now().Add(partingTime))
+	if c.server.await() == nil {
+		if b, _, rerr := mysql.Read(c.server.r, maxHandshake); rerr == nil {
+			if own := (*mysql.Error)(nil); errors.As(mysql.ParseError(b), &own) {
+				return own
+			}
+		}
+	}
+	return &lostError{err}
+}
+
+// rest passes on what has not been read of a command, or with w nil passes over it.
+func (c *conn) rest(w *bufio.Writer, cmd *command) error {
+	n, full := cmd.rest, cmd.length == mysql.MaxChunk
+	for {
+		for n > 0 {
+			b, err := c.client.r.Peek(min(n, max(c.client.r.Buffered(), 1)))
+			if err != nil {
+				return errGone
+			}
+			if w != nil {
+				if _, err := w.Write(b); err != nil {
+					return c.sent(err)
+				}
+			}
+			c.client.r.Discard(len(b))
+			n -= len(b)
+		}
+		if !full {
+			return nil
+		}
+		h, err := c.client.r.Peek(mysql.HeaderLen)
+		if err != nil {
+			return errGone
+		}
+		size, _ := mysql.Header(h)
+		n, full = mysql.HeaderLen+size, size == mysql.MaxChunk
+	}
+}
+
+// exchange sends a command and passes its reply on; st is its statement where it is one.
+func (c *conn) exchange(cmd *command, st *statement, reply func(*statement) error) error {
+	c.open = st
+	c.server.busy.Store(true)
+	if err := c.forward(cmd); err != nil {
+		return err
+	}
+	if err := c.server.await(); err != nil {
+		return err
+	}
+	if err := reply(st); err != nil {
+		return err
+	}
+	c.server.resume()
+	return nil
+}
+
+// do carries out one command.
+func (c *conn) do(cmd *command) error {
+	switch cmd.code {
+	case mysql.Query:
+		return c.query(cmd, c.result)
+	case mysql.StmtPrepare:
+		return c.query(cmd, c.preparing)
+	case mysql.InitDB:
+		return c.initDB(cmd)
+	case mysql.StmtExecute, mysql.StmtBulkExecute:
+		return c.exchange(cmd, c.execution(cmd), c.result)
+	case mysql.StmtFetch:
+		return c.exchange(cmd, nil, c.fetched)
+	case mysql.StmtLongData, mysql.StmtClose:
+		c.prepared.change(cmd)
+		return c.forward(cmd)
+	case mysql.ResetConnection:
+		c.prepared = statements{}
+		return c.exchange(cmd, c.named(cmd, ""), c.result)
+	case mysql.FieldList:
+		return c.exchange(cmd, c.named(cmd, text(cmd.args)), c.fields)
+	case mysql.CreateDB, mysql.DropDB:
+		return c.exchange(cmd, c.named(cmd, text(cmd.args)), c.result)
+	case mysql.ProcessKill:
+		id, _ := mysql.Uint32(cmd.args)
+		return c.exchange(cmd, c.named(cmd, fmt.Sprint(id)), c.result)
+	case mysql.Refresh, mysql.Shutdown, mysql.ProcessInfo, mysql.Debug:
+		return c.exchange(cmd, c.named(cmd, ""), c.result)
+	case mysql.Ping, mysql.StmtReset, mysql.SetOption:
+		return c.exchange(cmd, nil, c.result)
+	case mysql.Statistics:
+		return c.exchange(cmd, nil, func(*statement) error { return c.pass() })
+	case mysql.ChangeUser:
+		return c.changeUser(cmd)
+	}
+	f := fault.New(fault.Unsupported, "%s is not carried", cmd.code).WithReason(reasonRefused)
+	switch cmd.code {
+	case mysql.BinlogDump, mysql.BinlogDumpGTID, mysql.TableDump, mysql.RegisterReplica:
+		f = fault.New(fault.Denied, "replication is not carried").WithReason(reasonRefused).WithCause("%s", cmd.code)
+	}
+	return c.refuse(cmd, c.named(cmd, ""), f)
+}
+
+// query is COM_QUERY, or COM_STMT_PREPARE.
+func (c *conn) query(cmd *command, reply func(*statement) error) error {
+	st := c.statement(string(cmd.args))
+	for _, name := range mysql.Uses(st.query) {
+		if err := c.session.Also(c.session.Context(), c.user, name); err != nil {
+			return c.refuse(cmd, st, refusedDB(err))
+		}
+		st.use = name
+	}
+	if cmd.code == mysql.StmtPrepare {
+		st.preparing, st.use = true, ""
+	}
+	return c.exchange(cmd, st, reply)
+}
+
+func (c *conn) initDB(cmd *command) error {
+	name := text(cmd.args)
+	st := c.statement("USE `" + name + "`")
+	if err := c.session.Also(c.session.Context(), c.user, name); err != nil {
+		return c.refuse(cmd, st, refusedDB(err))
+	}
+	st.use = name
+	return c.exchange(cmd, st, c.result)
+}
+
+// refusedDB marks a refusal of a database.
+func refusedDB(err error) *fault.Error {
+	f := *fault.Of(err)
+	f.Reason = reasonDB
+	return &f
+}
+
+// refuse answers a command in the server's place; the connection goes on.
+func (c *conn) refuse(cmd *command, st *statement, f *fault.Error) error {
+	if err := c.rest(nil, cmd); err != nil {
+		return err
+	}
+	if err := c.record(st, "refused: "+line(f)); err != nil {
+		return err
+	}
+	if err := c.client.send(farewell(f).Append(nil)); err != nil {
+		return errGone
+	}
+	return nil
+}
+
+// changeUser is COM_CHANGE_USER: decided again, and a new connection to the server, because the old one's certificate is
+// the old user's. Where it is refused the connection ends, as it does at a server.
+func (c *conn) changeUser(cmd *command) error {
+	l, err := mysql.ParseChangeUser(cmd.args, c.caps)
+	if err != nil || cmd.rest > 0 {
+		return fault.New(fault.Invalid, "the change of user cannot be read").WithReason(reasonLogin)
+	}
+	if err := plainNames(l.Charset, l.User, l.Database); err != nil {
+		return err
+	}
+	fast, err := c.settle(l)
+	if err != nil {
+		return err
+	}
+	if err := c.session.Also(c.session.Context(), l.User, l.Database); err != nil {
+		return refusedLogin(err)
+	}
+	next, ok, err := c.again(l)
+	if err != nil {
+		return err
+	}
+	c.server.busy.Store(true) // its watcher is to wake nobody
+	c.server.close()
+	c.server, c.charset, c.user, c.db, c.prepared = next, l.Charset, l.User, l.Database, statements{}
+	next.watch(func() { c.client.conn.SetReadDeadline(time.Now()) })
+	st := c.named(cmd, c.user)
+	if err := c.record(st, ""); err != nil {
+		return err
+	}
+	return c.welcome(ok, fast)
+}
+
+// again logs in once more, as another user or the same.
+func (c *conn) again(l login) (*server, []byte, error) {
+	ctx := c.session.Context()
+	s, err := greeted(ctx, c.visit)
+	if err != nil {
+		return nil, nil, err
+	}
+	l.MaxPacket = 1 << 30
+	l.Capabilities = c.caps &^ mysql.ConnectWithDB
+	if l.Database != "" {
+		l.Capabilities |= mysql.ConnectWithDB
+	}
+	if c.caps&^s.greeting.Capabilities&^mysql.PluginAuth != 0 {
+		s.decline()
+		return nil, nil, fault.New(fault.Unavailable, "the database server is another than it was").WithFix("connect again")
+	}
+	ok, err := s.login(ctx, c.visit, l)
+	if err != nil {
+		s.close()
+		return nil, nil, err
+	}
+	return s, ok, nil
+}

@@ -1,0 +1,162 @@
+package mysql
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/dbwire/mysql"
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+type login = mysql.Login
+
+// enter shakes hands with both sides: the server's greeting, so that the client sees its version and thread, the client's
+// login, the gate, the login to the server.
+func (c *conn) enter(ctx context.Context) error {
+	s, err := greeted(ctx, c.visit)
+	if err != nil {
+		c.client.seq = 0
+		return early(err)
+	}
+	l, fast, err := c.greet(s.greeting)
+	if err == nil {
+		c.session, err = c.visit.Admit(ctx, l.User, l.Database)
+		err = refusedLogin(err)
+	}
+	if err != nil {
+		s.decline()
+		return err
+	}
+	ok, err := s.login(c.session.Context(), c.visit, l)
+	if err != nil {
+		s.close()
+		return err
+	}
+	c.server, c.caps, c.charset, c.user, c.db = s, l.Capabilities, l.Charset, l.User, l.Database
+	s.watch(func() { c.client.conn.SetReadDeadline(time.Now()) })
+	return c.welcome(ok, fast)
+}
+
+// refusedLogin marks a refusal, so that clients get it as one of a login.
+func refusedLogin(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := *fault.Of(err)
+	f.Reason = reasonLogin
+	return &f
+}
+
+// early is an error in place of a greeting, where the protocol has no room for a state.
+func early(err error) error {
+	e := farewell(err)
+	if e == nil {
+		return err
+	}
+	var own *mysql.Error
+	if !errors.As(err, &own) {
+		e = &mysql.Error{Code: 1105, Text: line(fault.Of(err))} // ER_UNKNOWN_ERROR
+	}
+	e.State = ""
+	return e
+}
+
+// greet gives the client the server's greeting, with a nonce of our own, and reads its login. Its certificate was
+// verified before; whatever password it sends is passed over, so any plugin will do that both sides end well: fast says
+// that the client, having sent a password for caching_sha2_password, waits to hear that it was found.
+func (c *conn) greet(g mysql.Greeting) (l login, fast bool, err error) {
+	offered := g.Capabilities&mysql.Known | mysql.PluginAuth
+	g.Capabilities, g.Nonce, g.Plugin = offered, newNonce(), nativePassword
+	if err := c.client.sendNow(g.Append(nil)); err != nil {
+		return l, false, errGone
+	}
+	b, err := c.client.receive()
+	if err != nil {
+		return l, false, errGone
+	}
+	if len(b) == 32 {
+		return l, false, fault.New(fault.Unsupported, "TLS has ended already where this client asks for it").WithReason(reasonLogin).
+			WithFix("tell the client to use no TLS of its own: --skip-ssl, sslmode=disable, tls=false")
+	}
+	if l, err = mysql.ParseLogin(b); err != nil {
+		return l, false, fault.New(fault.Invalid, "the client's login cannot be read").Wrapping(err).WithReason(reasonLogin)
+	}
+	l.Capabilities &= offered
+	if l.Database == "" {
+		l.Capabilities &^= mysql.ConnectWithDB
+	}
+	if err := plainNames(l.Charset, l.User, l.Database); err != nil {
+		return l, false, err
+	}
+	fast, err = c.settle(l)
+	return l, fast, err
+}
+
+// settle makes an end of the client's authentication plugin. A client that has none but caching_sha2_password stays
+// with it, any other is switched to mysql_native_password, which says nothing after its answer.
+func (c *conn) settle(l login) (fast bool, err error) {
+	if l.Capabilities&mysql.PluginAuth == 0 || l.Plugin == nativePassword {
+		return false, nil
+	}
+	plugin := nativePassword
+	if l.Plugin == cachingSHA2 {
+		plugin = cachingSHA2
+	}
+	if err := c.client.sendNow(mysql.AppendAuthSwitch(nil, plugin, newNonce())); err != nil {
+		return false, errGone
+	}
+	answer, err := c.client.receive()
+	if err != nil {
+		return false, errGone
+	}
+	return plugin == cachingSHA2 && len(answer) > 1, nil
+}
+
+// welcome ends a login, or a change of user, well.
+func (c *conn) welcome(ok []byte, fast bool) error {
+	if fast {
+		if err := c.client.send([]byte{mysql.HeadMore, 3}); err != nil {
+			return errGone
+		}
+	}
+	end, err := mysql.ParseOK(ok, c.server.tracked)
+	if err != nil {
+		return &lostError{err}
+	}
+	if err := c.moved(end); err != nil {
+		return err
+	}
+	if err := c.client.sendNow(c.plain(ok, end)); err != nil {
+		return errGone
+	}
+	return nil
+}
+
+// plain is an OK packet as the client agreed to have it.
+func (c *conn) plain(ok []byte, end mysql.End) []byte {
+	if c.server.tracked && c.caps&mysql.SessionTrack == 0 {
+		return end.AppendPlain(nil)
+	}
+	return ok
+}
+
+// utf8Charsets are the collations, by number, in which names are UTF-8 on the wire: utf8mb3 and utf8mb4.
+func utf8Charset(n byte) bool {
+	return n == 33 || n == 45 || n == 46 || n == 76 || n == 83 || n >= 192 && n <= 215 || n >= 223
+}
+
+// plainNames refuses names that the server would read as others than the gate does, because of the character set that
+// the client speaks in.
+func plainNames(charset byte, names ...string) error {
+	const swe7A, swe7B = 10, 82 // Swedish letters in place of ASCII's brackets
+	for _, n := range names {
+		ascii := !strings.ContainsFunc(n, func(r rune) bool { return r < ' ' || r > '~' })
+		if charset == swe7A || charset == swe7B || !ascii && !utf8Charset(charset) {
+			return fault.New(fault.Invalid, "the name %q is not plain in the client's character set", fault.Plain(n)).
+				WithReason(reasonLogin).WithFix("let the client use utf8mb4")
+		}
+	}
+	return nil
+}
