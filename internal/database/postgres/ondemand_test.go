@@ -28,6 +28,15 @@ func (w *world) user(name string) string {
 	return out
 }
 
+// as makes whoever connects next a user of another name.
+func (w *world) as(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u := *w.who
+	u.Name = name
+	w.who = &u
+}
+
 func (w *world) ended(n int) {
 	w.t.Helper()
 	for range 1000 {
@@ -42,7 +51,7 @@ func (w *world) ended(n int) {
 func TestOnDemand(t *testing.T) {
 	w := newWorld(t, making("sales", "stock"))
 	ctx := t.Context()
-	w.who.Name = "anna" // made here alone
+	w.as("anna") // made here alone
 	c := w.connect("anna", "orders")
 	var n int
 	if err := c.QueryRow(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil || n != 1000 {
@@ -84,7 +93,7 @@ func TestOnDemand(t *testing.T) {
 // nothing.
 func TestOnDemandRefusals(t *testing.T) {
 	w := newWorld(t, making("sales"))
-	w.who.Name = "alice2"
+	w.as("alice2")
 	_, err := w.try("alice2", "orders")
 	if pg := pgError(t, err); !strings.Contains(pg.Message, "there already") || pg.Hint == "" {
 		t.Fatal(err)
@@ -92,7 +101,7 @@ func TestOnDemandRefusals(t *testing.T) {
 	if got := w.user("alice2"); got != "t|" {
 		t.Fatal(got)
 	}
-	w.who.Name = "bertha"
+	w.as("bertha")
 	w.put(making("no such role"))
 	if _, err := w.try("bertha", "orders"); !strings.Contains(pgError(t, err).Message, `does not grant "no such role"`) {
 		t.Fatal(err)
@@ -101,14 +110,16 @@ func TestOnDemandRefusals(t *testing.T) {
 	if got := w.user("bertha"); got != "" {
 		t.Fatalf("a user that was refused is there: %s", got)
 	}
-	w.who.Name = "maker"
+	w.as("maker")
 	if _, err := w.try("maker", "orders"); !strings.Contains(pgError(t, err).Message, "makes others") {
 		t.Fatal(err)
 	}
-	w.who.Name = "bertha"
+	w.as("bertha")
 	db := *w.db
 	db.AdminUser = ""
+	w.mu.Lock()
 	w.db = &db
+	w.mu.Unlock()
 	if _, err := w.try("bertha", "orders"); !strings.Contains(pgError(t, err).Detail, "no admin_user") {
 		t.Fatal(err)
 	}
@@ -118,7 +129,8 @@ func TestOnDemandRefusals(t *testing.T) {
 // last the user is disabled.
 func TestOnDemandAgents(t *testing.T) {
 	a, b := newWorld(t, making("sales")), newWorld(t, making("sales"))
-	a.who.Name, b.who.Name = "clara", "clara"
+	a.as("clara")
+	b.as("clara")
 	var all sync.WaitGroup
 	for _, w := range []*world{a, b} {
 		for range 3 {
