@@ -14,7 +14,23 @@ need gcc gcc
 [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
 need wine wine
 need x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
-[ ${#missing[@]} -eq 0 ] && exit 0
+need pgcli pgcli
+need java default-jdk-headless
+need node nodejs
+need npm npm
+[ -e /usr/lib/python3/dist-packages/pymysql ] || missing+=(python3-pymysql)
+[ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
+[ -e /usr/share/java/mariadb-java-client.jar ] || missing+=(libmariadb-java)
+
+# Clients that are no packages of Debian's: node-postgres and mongosh.
+clients() {
+  dir=$(dirname "$0")/../test/clients
+  [ -x "$dir/node_modules/.bin/mongosh" ] && return 0
+  echo "installing the clients of test/clients"
+  npm ci --prefix "$dir" --ignore-scripts --omit=optional --no-audit --no-fund --silent >&2
+}
+
+[ ${#missing[@]} -eq 0 ] && { clients; exit; }
 sudo=""
 if [ "$(id -u)" != 0 ]; then
   if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo="no"; fi
@@ -22,7 +38,7 @@ fi
 if command -v apt-get >/dev/null 2>&1 && [ "$sudo" != no ]; then
   echo "installing ${missing[*]}"
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null 2>&1
-  if $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then exit 0; fi
+  if $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then clients; exit; fi
   echo "apt-get could not install ${missing[*]}" >&2
 else
   echo "not installed, and this user may not install: ${missing[*]}" >&2
