@@ -3,9 +3,11 @@
 # names what is left out and why.
 set -u
 missing=()
+what=${1:-tests}
 need() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing+=("$2"); }
 need swtpm swtpm
 need swtpm_setup swtpm-tools
+if [ "$what" != quickstart ]; then
 need tpm2_print tpm2-tools
 need ssh openssh-client
 need sshd openssh-server
@@ -21,9 +23,11 @@ need npm npm
 [ -e /usr/lib/python3/dist-packages/pymysql ] || missing+=(python3-pymysql)
 [ -e /usr/share/java/postgresql.jar ] || missing+=(libpostgresql-jdbc-java)
 [ -e /usr/share/java/mariadb-java-client.jar ] || missing+=(libmariadb-java)
+fi
 
 # Clients that are no packages of Debian's: node-postgres and mongosh.
 clients() {
+  [ "$what" = quickstart ] && return 0
   dir=$(dirname "$0")/../test/clients
   [ -x "$dir/node_modules/.bin/mongosh" ] && return 0
   echo "installing the clients of test/clients"
