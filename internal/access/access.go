@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/target"
 )
 
@@ -86,6 +87,10 @@ type Limits struct {
 	PTY                   bool
 	PortForwarding        bool
 	AgentForwarding       bool
+	// CreateDBUser is that the database user is made on demand, with the database's roles in DBRoles: sorted, each once, and
+	// separated by commas, which no name has in it.
+	CreateDBUser bool
+	DBRoles      string
 }
 
 // Decision is the answer. Its zero value refuses.
@@ -139,17 +144,24 @@ func judge(in *Input, held []asked) Decision {
 // asked is a role that was asked, once, whether it matches the target and whether it grants the action.
 type asked struct {
 	*Policy
-	selects, grants bool
+	selects, grants, makes bool
 }
 
 // gather asks the identity's roles.
 func gather(in *Input, held []asked) []asked {
+	off := false
 	for _, name := range in.Identity.Roles {
 		if p := in.Roles[name]; p != nil {
 			a := asked{Policy: p, selects: p.selects(in)}
 			a.grants = a.selects && p.grants(in)
+			a.makes = a.selects && p.makes(in)
+			off = off || a.selects && p.options.CreateDBUserMode != role.DBUsersKeep && p.options.CreateDBUserMode != role.DBUsersUnset
 			held = append(held, a)
 		}
+	}
+	for i := range held { // who has a user made is let in as that user
+		held[i].makes = held[i].makes && !off
+		held[i].grants = held[i].grants || held[i].makes
 	}
 	return held
 }
@@ -209,12 +221,31 @@ func limits(in *Input, held []asked) Limits {
 			l.PortForwarding = l.PortForwarding || o.PortForwarding
 			l.AgentForwarding = l.AgentForwarding || o.ForwardAgent
 		}
+		l.CreateDBUser = l.CreateDBUser || p.makes
 	}
 	l.Strict = anyStrict || (!anyChoice && in.Settings.LockingMode != "best_effort")
+	if l.CreateDBUser {
+		l.DBRoles = dbRoles(in, held)
+	}
 	g := in.Identity.Grant
 	l.PTY, l.PortForwarding = l.PTY && g.PTY, l.PortForwarding && g.PortForwarding
 	l.AgentForwarding = l.AgentForwarding && g.AgentForwarding
 	return l
+}
+
+// dbRoles are those that roles which have the user made give it, and no role takes away.
+func dbRoles(in *Input, held []asked) string {
+	var out []string
+	for _, p := range held {
+		if p.makes {
+			out = append(out, role.Expand(p.allow.DBRoles, in.Identity.Traits)...)
+		}
+	}
+	out = slices.DeleteFunc(out, func(name string) bool {
+		return strings.Contains(name, "*") || slices.ContainsFunc(held, func(p asked) bool { return pattern(p.deny.dbRoles, in.Identity.Traits, name) })
+	})
+	slices.Sort(out)
+	return strings.Join(slices.Compact(out), ",")
 }
 
 func shorter(a, b time.Duration) time.Duration {

@@ -123,6 +123,41 @@ var roleRows = []row{
 	{"db_users of another", func(s *situation) { s.database(); s.action.DBUser = "postgres" }, want{reason: NotGranted}},
 	{"db_users of nobody", func(s *situation) { s.database(); s.action.DBUser = "" }, want{reason: NotGranted}},
 	{"db_names of another", func(s *situation) { s.database(); s.action.DBName = "postgres" }, want{reason: NotGranted}},
+	{"create_db_user_mode grants the login's own name", func(s *situation) { s.making() }, want{"", FromRole, "access"}},
+	{"create_db_user_mode grants no other name", func(s *situation) { s.making(); s.action.DBUser = "bob" }, want{reason: NotGranted}},
+	{"create_db_user_mode grants no name in other case", func(s *situation) { s.making(); s.action.DBUser = "Alice" }, want{reason: NotGranted}},
+	{"create_db_user_mode grants no other database", func(s *situation) { s.making(); s.action.DBName = "postgres" }, want{reason: NotGranted}},
+	{"create_db_user_mode off wins", func(s *situation) {
+		s.making()
+		s.role("other").Allow.DBLabels = all
+		s.role("other").Options.CreateDBUserMode = "off"
+	}, want{reason: NotGranted}},
+	{"an unknown create_db_user_mode counts as off", func(s *situation) {
+		s.making()
+		s.role("other").Allow.DBLabels, s.role("other").Options.CreateDBUserMode = all, "sometimes"
+	}, want{reason: NotGranted}},
+	{"create_db_user_mode off for other databases", func(s *situation) {
+		s.making()
+		s.role("other").Allow.DBLabels, s.role("other").Options.CreateDBUserMode = label.Selector{"env": {"dev"}}, "off"
+	}, want{}},
+	{"replication is in no pattern", func(s *situation) {
+		s.database()
+		s.role("access").Allow.DBNames = []string{"*"}
+		s.action.Verb = "replicate"
+	}, want{reason: NotGranted}},
+	{"replication to the letter", func(s *situation) {
+		s.database()
+		s.role("access").Allow.DBNames, s.action.Verb = []string{"orders", "replication"}, "replicate"
+	}, want{}},
+	{"replication of everything", func(s *situation) {
+		s.database()
+		s.role("access").Allow.DBNames, s.action.Verb, s.action.DBName = []string{"replication"}, "replicate", "replication"
+	}, want{}},
+	{"replication denied", func(s *situation) {
+		s.database()
+		s.role("access").Allow.DBNames, s.action.Verb = []string{"orders", "replication"}, "replicate"
+		s.role("deny").Deny.DBNames = []string{"repl*"}
+	}, want{DeniedByRole, FromRole, "deny"}},
 	{"database to list", func(s *situation) { s.database(); s.action = target.Action{Verb: "list"} }, want{}},
 	{"deny by db_users", func(s *situation) { s.database(); s.role("deny").Deny.DBUsers = []string{"reader"} }, want{DeniedByRole, FromRole, "deny"}},
 	{"deny by db_names", func(s *situation) { s.database(); s.role("deny").Deny.DBNames = []string{"ord*"} }, want{DeniedByRole, FromRole, "deny"}},

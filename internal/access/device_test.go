@@ -267,6 +267,17 @@ var limitRows = []struct {
 	want   func(Limits) bool
 }{
 	{"nothing is said", func(*situation) {}, func(l Limits) bool { return l == Limits{Strict: true, PTY: true} }},
+	{"db_roles of the roles that make the user, each once", func(s *situation) {
+		s.making()
+		s.role("other").Allow, s.role("other").Options.CreateDBUserMode = role.Conditions{DBLabels: all, DBNames: []string{"orders"}, DBRoles: []string{"admins", "readers"}}, "keep"
+		s.role("third").Allow = role.Conditions{DBLabels: all, DBNames: []string{"orders"}, DBUsers: []string{"alice"}, DBRoles: []string{"more"}}
+	}, func(l Limits) bool { return l.CreateDBUser && l.DBRoles == "admins,blue,readers,writers" }},
+	{"db_roles that another role denies", func(s *situation) { s.making(); s.role("deny").Deny.DBRoles = []string{"w*", "blue"} },
+		func(l Limits) bool { return l.CreateDBUser && l.DBRoles == "readers" }},
+	{"db_roles of a user that is there anyway", func(s *situation) {
+		s.making()
+		s.role("access").Options.CreateDBUserMode, s.role("access").Allow.DBUsers = "off", []string{"alice"}
+	}, func(l Limits) bool { return !l.CreateDBUser && l.DBRoles == "" }},
 	{"max_session_ttl, the shortest", func(s *situation) {
 		s.role("access").Options.MaxSessionTTL = role.Duration(2 * time.Hour)
 		s.role("other").Options.MaxSessionTTL, s.role("other").Allow.NodeLabels = role.Duration(time.Hour), all

@@ -29,6 +29,7 @@ var shown = map[string]string{
 	"Options.Lock":                  "lock best_effort is a choice",
 	"Options.PinSourceIP":           "pin_source_ip, not pinned",
 	"Options.RecordSession":         "record_session admits nobody",
+	"Options.CreateDBUserMode":      "create_db_user_mode grants the login's own name",
 
 	"Requirements.Attestation": "attestation not met",
 	"Requirements.SessionKey":  "session_key in a file",
@@ -40,6 +41,7 @@ var shown = map[string]string{
 	"Allow.DBLabels":            "db_labels of another value",
 	"Allow.DBNames":             "db_names of another",
 	"Allow.DBUsers":             "db_users of another",
+	"Allow.DBRoles":             "db_roles of the roles that make the user, each once",
 	"Allow.KubernetesLabels":    "cluster without kubernetes_labels",
 	"Allow.KubernetesGroups":    noDoor,
 	"Allow.KubernetesUsers":     noDoor,
@@ -51,6 +53,7 @@ var shown = map[string]string{
 	"Deny.DBLabels":             "deny by db_labels",
 	"Deny.DBNames":              "deny by db_names",
 	"Deny.DBUsers":              "deny by db_users",
+	"Deny.DBRoles":              "db_roles that another role denies",
 	"Deny.KubernetesLabels":     "deny by kubernetes_labels",
 	"Deny.KubernetesGroups":     noDoor,
 	"Deny.KubernetesUsers":      noDoor,

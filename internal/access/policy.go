@@ -27,6 +27,7 @@ type side struct {
 	role.Conditions
 	where                    []*predicate
 	logins, dbUsers, dbNames []value
+	dbRoles                  []value
 	node, db, kube, app      selector
 }
 
@@ -58,7 +59,7 @@ func Compile(r role.Role) (*Policy, error) {
 }
 
 func newSide(c role.Conditions) side {
-	return side{Conditions: c, logins: newValues(c.Logins), dbUsers: newValues(c.DBUsers), dbNames: newValues(c.DBNames),
+	return side{Conditions: c, logins: newValues(c.Logins), dbUsers: newValues(c.DBUsers), dbNames: newValues(c.DBNames), dbRoles: newValues(c.DBRoles),
 		node: newSelector(c.NodeLabels), db: newSelector(c.DBLabels), kube: newSelector(c.KubernetesLabels), app: newSelector(c.AppLabels)}
 }
 
@@ -98,13 +99,29 @@ func (p *Policy) grants(in *Input) bool {
 		if a.Verb == "list" {
 			return true
 		}
-		return pattern(p.allow.dbUsers, traits, a.DBUser) && (a.DBName == "" || pattern(p.allow.dbNames, traits, a.DBName))
+		return pattern(p.allow.dbUsers, traits, a.DBUser) && p.names(in)
 	case target.Kube, target.App:
 		return true
 	case target.Administration:
 		return a.Verb != "" && p.allow.rule(in, true)
 	}
 	return false
+}
+
+// names reports whether the role's allow side, which selects the database, grants the name asked for there, and
+// replication where that is asked for: to the letter, for a copy of everything is more than every name.
+func (p *Policy) names(in *Input) bool {
+	traits, a := in.Identity.Traits, &in.Action
+	if a.DBName != "" && !pattern(p.allow.dbNames, traits, a.DBName) {
+		return false
+	}
+	return a.Verb != target.Replicate || literal(p.allow.dbNames, traits, target.Replication)
+}
+
+// makes reports whether the role, which selects the database, has the user of the login's own name made there.
+func (p *Policy) makes(in *Input) bool {
+	return !p.inert && in.Target.Kind == target.Database && p.options.CreateDBUserMode == role.DBUsersKeep &&
+		in.Action.DBUser == in.Identity.Name && in.Action.Verb != "list" && p.names(in)
 }
 
 // denies reports whether the role's deny side refuses the action on the target. A deny side that selects by labels
@@ -122,7 +139,8 @@ func (p *Policy) denies(in *Input) bool {
 		return a.Login != "" && pattern(p.deny.logins, traits, a.Login)
 	case target.Database:
 		return (a.DBUser != "" && pattern(p.deny.dbUsers, traits, a.DBUser)) ||
-			(a.DBName != "" && pattern(p.deny.dbNames, traits, a.DBName))
+			(a.DBName != "" && pattern(p.deny.dbNames, traits, a.DBName)) ||
+			(a.Verb == target.Replicate && pattern(p.deny.dbNames, traits, target.Replication))
 	}
 	return false
 }

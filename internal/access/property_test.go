@@ -34,6 +34,7 @@ func randomConditions(r *rand.Rand) role.Conditions {
 	var c role.Conditions
 	c.NodeLabels, c.DBLabels, c.KubernetesLabels, c.AppLabels = one(r, selectors...), one(r, selectors...), one(r, selectors...), one(r, selectors...)
 	for range r.IntN(3) {
+		c.DBRoles = append(c.DBRoles, one(r, "readers", "writers", "{{internal.logins}}"))
 		c.Logins, c.DBUsers, c.DBNames = append(c.Logins, one(r, logins...)), append(c.DBUsers, one(r, logins...)), append(c.DBNames, one(r, logins...))
 	}
 	for range r.IntN(2) {
@@ -60,6 +61,7 @@ func randomRole(r *rand.Rand, name string) role.Role {
 	}
 	o.PinSourceIP, o.ForwardAgent, o.Lock = chance(r, 12), chance(r, 2), one(r, "", "strict", "best_effort")
 	o.RequireSessionMFA = chance(r, 20)
+	o.CreateDBUserMode = one[role.DBUserMode](r, "", "", "keep", "keep", "off", "sometimes")
 	return x
 }
 
@@ -110,7 +112,7 @@ func randomSituation(r *rand.Rand) *situation {
 	}
 	s.target = target.Target{Kind: one(r, target.Node, target.Node, target.Database, target.Kube, target.App, target.Administration),
 		ID: one(r, "n1", "n2"), Name: one(r, "role", "user"), Labels: one(r, label.Set{"env": "prod"}, label.Set{"env": "prod", "team": "db"}, nil)}
-	s.action = target.Action{Login: one(r, "root", "ubuntu", "*"), DBUser: one(r, "root", "*"), DBName: "root", Verb: one(r, "read", "update"), From: home}
+	s.action = target.Action{Login: one(r, "root", "ubuntu", "*"), DBUser: one(r, "root", "*", "alice", "bob"), DBName: one(r, "root", "replication"), Verb: one(r, "read", "update", "replicate"), From: home}
 	if chance(r, 3) {
 		s.locks = append(s.locks, randomLock(r))
 	}
@@ -163,6 +165,10 @@ var taking = map[string]func(r *rand.Rand, s *situation){
 		if len(x.Deny.NodeLabels)+len(x.Deny.DBLabels)+len(x.Deny.Logins)+len(x.Deny.Rules) == 0 {
 			x.Deny = randomConditions(r)
 		}
+	},
+	"by create_db_user_mode": func(r *rand.Rand, s *situation) {
+		s.roles = slices.Clone(s.roles)
+		s.roles[r.IntN(len(s.roles))].Options.CreateDBUserMode = one[role.DBUserMode](r, "off", "sometimes")
 	},
 	"a granting role": func(_ *rand.Rand, s *situation) {
 		s.roles = slices.Clone(s.roles)

@@ -97,5 +97,15 @@ func notGranted(in Input) (cause, fix string) {
 	case target.Administration:
 		return fmt.Sprintf("none of the roles of %s has a rule for %s on %s", in.Identity.Name, in.Action.Verb, in.Target.Name), ""
 	}
+	if in.Target.Kind == target.Database && in.Action.DBUser != "" {
+		what := fmt.Sprintf("database user %q", in.Action.DBUser)
+		if in.Action.DBName != "" {
+			what += fmt.Sprintf(" in %q", in.Action.DBName)
+		}
+		if in.Action.Verb == target.Replicate {
+			what += fmt.Sprintf(" with replication (db_names: [%s])", target.Replication)
+		}
+		return fmt.Sprintf("none of the roles of %s grants %s", in.Identity.Name, what), ask
+	}
 	return fmt.Sprintf("none of the roles of %s grants this", in.Identity.Name), ask
 }

@@ -88,6 +88,15 @@ func (s *situation) database() {
 	s.role("access").Allow = role.Conditions{DBLabels: all, DBUsers: []string{"read*"}, DBNames: []string{"orders"}}
 }
 
+// making turns the situation to a database where alice's user is made on demand.
+func (s *situation) making() {
+	s.database()
+	s.action.DBUser = "alice"
+	r := s.role("access")
+	r.Options.CreateDBUserMode, r.Allow.DBUsers, r.Allow.DBRoles = role.DBUsersKeep, nil, []string{"writers", "readers", "{{external.team}}", "*"}
+	s.who.Traits["team"] = []string{"blue", "r*d"}
+}
+
 // want is a decision as a row expects it. An empty reason means that it is granted.
 type want struct {
 	reason Reason

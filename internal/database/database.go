@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -43,10 +42,13 @@ type Config struct {
 }
 
 // Door serves databases.
-type Door struct{ Config }
+type Door struct {
+	Config
+	made made
+}
 
 // New makes a door.
-func New(c Config) *Door { return &Door{c} }
+func New(c Config) *Door { return &Door{Config: c, made: made{users: map[string]*madeUser{}}} }
 
 // Visit is one client connection: whose it is and where it goes.
 type Visit struct {
@@ -96,28 +98,39 @@ type Session struct {
 // Admit lets the connection in as a database user to a database, or refuses it with a fault fit to print. The caller
 // ends the session with End.
 func (v *Visit) Admit(ctx context.Context, dbUser, dbName string) (*Session, error) {
-	s := &Session{visit: v, dbUser: dbUser, also: map[string]*gate.Session{}}
-	g, err := v.admit(ctx, dbUser, dbName)
+	return v.begin(ctx, target.Action{DBUser: dbUser, DBName: dbName})
+}
+
+// AdmitReplication is Admit for a connection that copies what is written to the database, or with target.Replication as
+// its name, to all of the server.
+func (v *Visit) AdmitReplication(ctx context.Context, dbUser, dbName string) (*Session, error) {
+	return v.begin(ctx, target.Action{DBUser: dbUser, DBName: dbName, Verb: target.Replicate})
+}
+
+func (v *Visit) begin(ctx context.Context, a target.Action) (*Session, error) {
+	s := &Session{visit: v, dbUser: a.DBUser, also: map[string]*gate.Session{}}
+	g, err := v.admit(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	s.main = g
-	s.also[key(dbUser, dbName)] = g
+	s.also[key(a.DBUser, a.DBName)] = g
 	return s, nil
 }
 
 func key(dbUser, dbName string) string { return dbUser + "\x00" + dbName }
 
-func (v *Visit) admit(ctx context.Context, dbUser, dbName string) (*gate.Session, error) {
-	if strings.ContainsRune(dbUser, 0) || strings.ContainsRune(dbName, 0) {
+func (v *Visit) admit(ctx context.Context, a target.Action) (*gate.Session, error) {
+	if strings.ContainsRune(a.DBUser, 0) || strings.ContainsRune(a.DBName, 0) {
 		return nil, fault.New(fault.Invalid, "a name with a NUL in it names nothing")
 	}
+	a.From = v.From
 	return v.door.Gate.Admit(ctx, gate.Request{
 		Identity: v.User,
 		Target:   target.Target{Kind: target.Database, ID: v.Database.Name, Name: v.Database.Name, Labels: v.Database.Labels},
-		Action:   target.Action{DBUser: dbUser, DBName: dbName, From: v.From},
+		Action:   a,
 		Start: event.Event{Kind: event.DBSessionStart, Session: &event.Session{Protocol: string(v.Database.Protocol)},
-			Action: &event.Action{DBUser: dbUser, DBName: dbName}},
+			Action: &event.Action{DBUser: a.DBUser, DBName: a.DBName}},
 		End: event.DBSessionEnd,
 	})
 }
@@ -125,23 +138,36 @@ func (v *Visit) admit(ctx context.Context, dbUser, dbName string) (*gate.Session
 // Also lets the same connection reach a further database, or go on as another database user; nothing happens where it
 // was let in for that already. What ends one of them ends them all.
 func (s *Session) Also(ctx context.Context, dbUser, dbName string) error {
+	return s.further(ctx, target.Action{DBUser: dbUser, DBName: dbName})
+}
+
+// AlsoReplicate lets the same connection copy what is written to all of the server.
+func (s *Session) AlsoReplicate(ctx context.Context, dbUser string) error {
+	return s.further(ctx, target.Action{DBUser: dbUser, DBName: target.Replication, Verb: target.Replicate})
+}
+
+func (s *Session) further(ctx context.Context, a target.Action) error {
+	k := key(a.DBUser, a.DBName+"\x00"+a.Verb)
+	if a.Verb == "" {
+		k = key(a.DBUser, a.DBName)
+	}
 	s.mu.Lock()
-	_, has := s.also[key(dbUser, dbName)]
+	_, has := s.also[k]
 	s.mu.Unlock()
 	if has {
 		return nil
 	}
-	g, err := s.visit.admit(ctx, dbUser, dbName)
+	g, err := s.visit.admit(ctx, a)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, has := s.also[key(dbUser, dbName)]; has || s.done {
+	if _, has := s.also[k]; has || s.done {
 		go g.End(nil)
 		return nil
 	}
-	s.also[key(dbUser, dbName)] = g
+	s.also[k] = g
 	context.AfterFunc(g.Context(), func() { s.cut(context.Cause(g.Context())) })
 	return nil
 }
@@ -162,7 +188,6 @@ type Statement struct {
 	Parameters []string // as text; what is no text as its hex
 	Failed     bool
 	Message    string // the server's error, or what was done with the statement in place of running it
-	Took       time.Duration
 }
 
 // Record writes what became of a statement; its result must not be returned before Record does.
@@ -173,7 +198,7 @@ func (s *Session) Record(ctx context.Context, st Statement) error {
 	}
 	return s.main.Note(ctx, event.Event{Kind: event.DBSessionQuery, Success: !st.Failed, Message: st.Message,
 		Session: &event.Session{Protocol: string(s.visit.Database.Protocol)},
-		Action:  &event.Action{DBUser: st.DBUser, DBName: st.DBName, Query: st.Query}})
+		Action:  &event.Action{DBUser: st.DBUser, DBName: st.DBName, Query: st.Query, Parameters: st.Parameters}})
 }
 
 // End records the end of the session; why may be nil. Call it once all that it carried is over.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 )
 
 const entryLabel = "sallyport-audit-v1"
@@ -60,6 +61,16 @@ func (h Head) Next(ev json.RawMessage) Entry {
 	return e
 }
 
+// AppendJSON appends the entry as encoding/json writes it, its event untouched.
+func (e Entry) AppendJSON(b []byte) []byte {
+	b = append(append(b, `{"writer":"`...), e.Writer...) // letters, digits and hyphens (ValidWriter)
+	b = strconv.AppendUint(append(b, `","seq":`...), e.Seq, 10)
+	b = hex.AppendEncode(append(b, `,"prev":"`...), e.Prev[:])
+	b = append(append(b, `","entry":`...), e.Event...)
+	b = hex.AppendEncode(append(b, `,"hash":"`...), e.Hash[:])
+	return append(b, `"}`...)
+}
+
 // Head is the chain's head after e.
 func (e Entry) Head() Head { return Head{Writer: e.Writer, Seq: e.Seq, Hash: e.Hash} }
 
@@ -87,10 +98,11 @@ func (e Entry) Check() error {
 
 // sum is SHA-256 over label, writer, seq, prev and event, each behind its length in 4 bytes.
 func (e Entry) sum() Hash {
-	b := make([]byte, 0, len(e.Event)+160)
+	var room [1024]byte
+	b := room[:0]
 	b = appendField(b, []byte(entryLabel))
 	b = appendField(b, []byte(e.Writer))
-	b = appendField(b, binary.BigEndian.AppendUint64(nil, e.Seq))
+	b = appendField(b, binary.BigEndian.AppendUint64(make([]byte, 0, 8), e.Seq))
 	b = appendField(b, e.Prev[:])
 	b = appendField(b, e.Event)
 	return sha256.Sum256(b)

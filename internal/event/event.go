@@ -13,10 +13,15 @@ import (
 )
 
 // Limits of one event. Free texts (message, command, query, path …) longer than MaxText bytes are cut by Normalize,
-// with a mark, so that a long statement cannot keep itself out of the log.
+// with a mark, so that a long statement cannot keep itself out of the log; so are a statement's parameters longer than
+// MaxParameter, and those behind the first MaxParameters bytes of them. Texts that JSON makes many times as long are cut
+// further by Marshal.
 const (
-	MaxEvent = 64 << 10
-	MaxText  = 8 << 10
+	MaxEvent      = 64 << 10
+	MaxText       = 8 << 10
+	MaxParameter  = 1 << 10
+	MaxParameters = 4 << 10
+	escapedText   = MaxText / 8
 )
 
 // Event is one thing that happened. In JSON it is a single flat object. Session, Action and Resource are optional
@@ -68,8 +73,10 @@ type Action struct {
 	DBName    string `json:"db_name,omitempty"`
 	DBUser    string `json:"db_user,omitempty"`
 	Query     string `json:"db_query,omitempty"`
-	Verb      string `json:"verb,omitempty"` // of a request: its method
-	Status    int    `json:"status_code,omitempty"`
+	// Parameters are a statement's, as text; what is no text as its hex.
+	Parameters []string `json:"db_query_parameters,omitempty"`
+	Verb       string   `json:"verb,omitempty"` // of a request: its method
+	Status     int      `json:"status_code,omitempty"`
 }
 
 // Resource says what was changed or reached.
@@ -115,27 +122,49 @@ func (e *Event) Normalize() error {
 	}
 	e.Code = code
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
-	cut(&e.Message)
+	e.cut(MaxText)
+	return nil
+}
+
+// cut shortens the free texts, in copies of the groups that hold them.
+func (e *Event) cut(to int) {
+	cut(to, &e.Message)
 	if e.Session != nil {
 		s := *e.Session
-		cut(&s.Login, &s.ServerName, &s.Addr, &s.Reason, &s.Source)
+		cut(to, &s.Login, &s.ServerName, &s.Addr, &s.Reason, &s.Source)
 		e.Session = &s
 	}
 	if e.Action != nil {
 		a := *e.Action
-		cut(&a.Command, &a.Path, &a.Target, &a.DBName, &a.DBUser, &a.Query)
+		cut(to, &a.Command, &a.Path, &a.Target, &a.DBName, &a.DBUser, &a.Query)
+		if len(a.Parameters) > 0 {
+			a.Parameters = cutParameters(a.Parameters, to)
+		}
 		e.Action = &a
 	}
-	return nil
 }
 
-func cut(texts ...*string) {
+// cutParameters keeps, of texts of to bytes, an eighth for one parameter and half for all.
+func cutParameters(all []string, to int) []string {
+	one, rest := to*MaxParameter/MaxText, to*MaxParameters/MaxText
+	out := make([]string, 0, min(len(all), 64))
+	for i, p := range all {
+		if rest <= 0 {
+			return append(out, fmt.Sprintf("… (%d parameters more)", len(all)-i))
+		}
+		cut(min(one, rest), &p)
+		out, rest = append(out, p), rest-len(p)-8 // what JSON puts around each
+	}
+	return out
+}
+
+func cut(to int, texts ...*string) {
 	for _, t := range texts {
-		if len(*t) <= MaxText {
+		if len(*t) <= to {
 			continue
 		}
-		keep := MaxText
-		for keep > MaxText-utf8.UTFMax && !utf8.RuneStart((*t)[keep]) {
+		keep := to
+		for keep > max(0, to-utf8.UTFMax) && !utf8.RuneStart((*t)[keep]) {
 			keep--
 		}
 		*t = fmt.Sprintf("%s… (%d bytes more)", (*t)[:keep], len(*t)-keep)
@@ -147,6 +176,12 @@ func (e Event) Marshal() ([]byte, error) {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return nil, fmt.Errorf("encode event: %w", err)
+	}
+	if len(b) > MaxEvent { // control characters are six times as long in JSON
+		e.cut(escapedText)
+		if b, err = json.Marshal(e); err != nil {
+			return nil, fmt.Errorf("encode event: %w", err)
+		}
 	}
 	if len(b) > MaxEvent {
 		return nil, fmt.Errorf("event of %d bytes is too large", len(b))

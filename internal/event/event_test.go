@@ -399,3 +399,41 @@ func FuzzSignedHeads(f *testing.F) {
 		}
 	})
 }
+
+// TestEscapesDoNotKeepOut has texts that JSON makes six times as long.
+func TestEscapesDoNotKeepOut(t *testing.T) {
+	e := testEvent()
+	long := strings.Repeat("\x01<", 1<<20)
+	e.Message, e.Action = long, &Action{Query: long, DBUser: long, DBName: long, Parameters: []string{long, long, long, "x"}}
+	e.Session.Addr = long
+	b := mustMarshal(t, e)
+	got, err := Parse(b)
+	if err != nil || len(b) < 4000 || len(got.Parameters) == 0 {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
+
+func TestParametersAreCut(t *testing.T) {
+	e := testEvent()
+	e.Action = &Action{Query: "q", Parameters: []string{strings.Repeat("x", 5000), "b"}}
+	for range 5000 {
+		e.Parameters = append(e.Parameters, strings.Repeat("y", 90))
+	}
+	got, err := Parse(mustMarshal(t, e))
+	if err != nil || len(got.Parameters) > 40 || got.Parameters[1] != "b" || len(got.Parameters[0]) > MaxParameter+30 ||
+		!strings.HasSuffix(got.Parameters[len(got.Parameters)-1], "parameters more)") {
+		t.Errorf("%q, %v", got.Parameters, err)
+	}
+}
+
+func TestAppendJSON(t *testing.T) {
+	for _, e := range testChain(t, 3) {
+		want, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := e.AppendJSON(nil); !bytes.Equal(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}

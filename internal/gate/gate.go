@@ -30,6 +30,12 @@ type Recorder interface {
 	Write(ctx context.Context, ev event.Event) error
 }
 
+// appender is a Recorder that can also return once an event is written where the end of this process cannot lose it, and
+// bring it to the disk within 50 ms. spool.Spool is one.
+type appender interface {
+	Append(ctx context.Context, ev event.Event) error
+}
+
 // Gate admits at one agent, for all of its doors.
 type Gate struct {
 	pictures Pictures

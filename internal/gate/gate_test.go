@@ -194,6 +194,42 @@ func TestA10StalePicture(t *testing.T) {
 	})
 }
 
+// grouped is a recorder that can append.
+type grouped struct {
+	*recorder
+	appended []event.Event
+}
+
+func (g *grouped) Append(_ context.Context, ev event.Event) error {
+	g.appended = append(g.appended, ev)
+	return g.fail
+}
+
+func TestNote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		s := f.admit(t, request("alice", "access"))
+		note := event.Event{Kind: event.DBSessionQuery, Success: true, Action: &event.Action{Query: "SELECT 1"}}
+		if err := s.Note(t.Context(), note); err != nil || f.events.last(t).Action.Query != "SELECT 1" {
+			t.Fatalf("by a recorder that writes: %v", err)
+		}
+		g := &grouped{recorder: f.events}
+		f.gate.recorder = g
+		if err := s.Note(t.Context(), note); err != nil || len(g.appended) != 1 || g.appended[0].Session.SessionID != s.ID() || g.appended[0].User != "alice" {
+			t.Fatalf("by one that appends: %v %+v", err, g.appended)
+		}
+		f.events.fail = errors.New("disk full")
+		if err := s.Note(t.Context(), note); !fault.Because(err, "audit_failed") {
+			t.Fatal(err)
+		}
+		f.events.fail = nil
+		s.End(nil)
+		if len(g.appended) != 2 {
+			t.Fatal("the end of a session was not written durably")
+		}
+	})
+}
+
 func TestNeverConfirmedAdmitsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := snapshot.NewMirror(func() time.Duration { return 0 })

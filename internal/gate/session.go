@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // Session is one admitted request, alive until its context ends.
@@ -44,6 +45,9 @@ func (s *Session) Identity() *identity.User {
 	return s.request.Identity
 }
 
+// Action is what the session was let in for.
+func (s *Session) Action() target.Action { return s.asked().Action }
+
 // Limits are what the session must keep to, as of now.
 func (s *Session) Limits() access.Limits { return s.Decision().Limits }
 
@@ -76,9 +80,16 @@ func (s *Session) Record(ctx context.Context, ev event.Event) error {
 }
 
 // Note is Record for what many do often, statements and requests: it returns once the event is written, and leaves it
-// to the recorder when, within 50 ms, the disk has it.
+// to the recorder when, within 50 ms, the disk has it. A recorder that knows no difference writes it durably.
 func (s *Session) Note(ctx context.Context, ev event.Event) error {
-	return s.Record(ctx, ev)
+	a, ok := s.gate.recorder.(appender)
+	if !ok {
+		return s.Record(ctx, ev)
+	}
+	if err := a.Append(ctx, s.gate.event(s, ev)); err != nil {
+		return s.gate.unrecorded(err)
+	}
+	return nil
 }
 
 // Cut ends the session's context, for the reason that its door gives.

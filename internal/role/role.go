@@ -35,7 +35,19 @@ type Options struct {
 	Lock                  string        `json:"lock,omitempty"`
 	PinSourceIP           bool          `json:"pin_source_ip,omitempty"`
 	RecordSession         string        `json:"record_session,omitempty"`
+	CreateDBUserMode      DBUserMode    `json:"create_db_user_mode,omitempty"`
 }
+
+// DBUserMode is whether database users are made on demand: each of its login's own name, with the roles in db_roles.
+type DBUserMode string
+
+// The modes. Unset says nothing; off makes none, whatever other roles say; keep makes them and disables them after their
+// last session. An unknown one counts as off.
+const (
+	DBUsersUnset DBUserMode = ""
+	DBUsersOff   DBUserMode = "off"
+	DBUsersKeep  DBUserMode = "keep"
+)
 
 // Requirements are what a role demands of the device.
 type Requirements struct {
@@ -52,6 +64,7 @@ type Conditions struct {
 	DBLabels            label.Selector `json:"db_labels,omitempty"`
 	DBNames             []string       `json:"db_names,omitempty"`
 	DBUsers             []string       `json:"db_users,omitempty"`
+	DBRoles             []string       `json:"db_roles,omitempty"` // of users that are made on demand
 	KubernetesLabels    label.Selector `json:"kubernetes_labels,omitempty"`
 	KubernetesGroups    []string       `json:"kubernetes_groups,omitempty"`
 	KubernetesUsers     []string       `json:"kubernetes_users,omitempty"`
@@ -146,6 +159,11 @@ func (r *Role) Check() error {
 	if err := r.Allow.check(); err != nil {
 		return fmt.Errorf("allow.%w", err)
 	}
+	for _, v := range r.Allow.DBRoles {
+		if strings.Contains(v, "*") {
+			return fmt.Errorf("allow.db_roles: %q: a role of the database is named to the letter", v)
+		}
+	}
 	if err := r.Deny.check(); err != nil {
 		return fmt.Errorf("deny.%w", err)
 	}
@@ -158,6 +176,9 @@ func (o *Options) check() error {
 	}
 	if o.Lock != "" && o.Lock != "strict" && o.Lock != "best_effort" {
 		return fmt.Errorf("lock: unknown mode %q, want strict or best_effort", o.Lock)
+	}
+	if m := o.CreateDBUserMode; m != DBUsersUnset && m != DBUsersOff && m != DBUsersKeep {
+		return fmt.Errorf("create_db_user_mode: unknown mode %q, want off or keep", m)
 	}
 	if time.Duration(o.MaxSessionTTL) > identity.MaxLifetime {
 		return fmt.Errorf("max_session_ttl: no certificate lives longer than %s", identity.MaxLifetime)
@@ -186,7 +207,7 @@ func (c *Conditions) check() error {
 	lists := []struct {
 		name   string
 		values []string
-	}{{"logins", c.Logins}, {"db_users", c.DBUsers}, {"db_names", c.DBNames},
+	}{{"logins", c.Logins}, {"db_users", c.DBUsers}, {"db_names", c.DBNames}, {"db_roles", c.DBRoles},
 		{"kubernetes_groups", c.KubernetesGroups}, {"kubernetes_users", c.KubernetesUsers}}
 	for _, l := range lists {
 		for _, v := range l.values {

@@ -29,6 +29,13 @@ type Target struct {
 	Object map[string]any `json:"-"`
 }
 
+// Replicate is the verb of a database connection that copies what is written there, Replication the entry of db_names that
+// grants it, to the letter, as in a server's own list of hosts; a physical one names that as its database too.
+const (
+	Replicate   = "replicate"
+	Replication = "replication"
+)
+
 // Action is what is to be done there. Only the fields of the target's kind count.
 type Action struct {
 	Login  string     `json:"login,omitempty"`

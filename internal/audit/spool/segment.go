@@ -2,7 +2,6 @@ package spool
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -149,48 +148,103 @@ func damaged(file string, err error) error {
 		WithCause("%v", err).WithFix("keep a copy of the directory, then join this agent again with a new token and an empty data directory")
 }
 
-// commitLocked appends a batch and syncs once; each event has its own answer.
-func (s *Spool) commitLocked(batch []*pending) []error {
+// commit appends a batch and syncs once; each event has its own answer.
+func (s *Spool) commit(batch []*pending) []error {
 	errs := make([]error, len(batch))
-	fail := func(err error) []error {
+	s.mu.Lock()
+	before, base := s.head.Seq, s.lengthLocked()
+	err := s.broken
+	for i, p := range batch {
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		errs[i] = s.appendOneLocked(p.event)
+	}
+	wrote := s.head.Seq
+	s.mu.Unlock()
+	if wrote == before {
+		return errs
+	}
+	if err := s.sync(); err != nil {
+		s.forget(before, wrote, base)
 		for i := range errs {
 			if errs[i] == nil {
 				errs[i] = err
 			}
 		}
-		return errs
 	}
-	if s.broken != nil {
-		return fail(s.broken)
+	return errs
+}
+
+// forget cuts off a batch that was refused for a sync that failed, so that it is not sent later, as far as the disk
+// still obeys; where it shares its file with later or earlier files' entries it stays.
+func (s *Spool) forget(before, wrote uint64, base int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.files[len(s.files)-1]; s.head.Seq == wrote && g.first <= before+1 {
+		_ = g.file.Truncate(base)
 	}
-	var lines []byte
-	var ends []int64
-	head := s.head
-	for i, p := range batch {
-		e := head.Next(p.event)
-		line, err := json.Marshal(e)
-		if err != nil {
-			errs[i] = fmt.Errorf("encode audit entry: %w", err)
-			continue
-		}
-		if s.waits+int64(len(lines)+len(line)+1) > s.cfg.Max {
-			errs[i] = s.full(nil)
-			continue
-		}
-		lines = append(append(lines, line...), '\n')
-		ends = append(ends, int64(len(lines)))
-		head = e.Head()
+}
+
+func (s *Spool) lengthLocked() int64 {
+	if len(s.files) == 0 {
+		return 0
 	}
-	if len(ends) == 0 {
-		return errs
+	g := s.files[len(s.files)-1]
+	if g.length() >= s.cfg.Segment {
+		return 0 // the next entry begins a file
 	}
-	if err := s.appendLocked(lines, ends); err != nil {
-		return fail(err)
+	return g.length()
+}
+
+// sync brings what is in the files to the disk, without holding up who writes meanwhile.
+func (s *Spool) sync() error {
+	s.mu.Lock()
+	seq, broken := s.head.Seq, s.broken
+	if broken != nil || s.durable >= seq {
+		s.mu.Unlock()
+		return broken
 	}
-	s.head, s.waits = head, s.waits+int64(len(lines))
+	g := s.files[len(s.files)-1] // what is in earlier ones was synced when this one began
+	s.mu.Unlock()
+	err := g.file.Sync()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.durable >= seq { // synced, and perhaps closed, by somebody else meanwhile
+		return nil
+	}
+	return s.syncedLocked(seq, err)
+}
+
+// syncedLocked takes the outcome of an fsync: after one that failed nobody can know what is on the disk, so nothing
+// more is taken until the spool is opened anew.
+func (s *Spool) syncedLocked(seq uint64, err error) error {
+	if err != nil {
+		s.broken = s.unwritable(err)
+		return s.broken
+	}
+	s.durable = seq
 	close(s.news)
 	s.news = make(chan struct{})
-	return errs
+	return nil
+}
+
+// appendOneLocked chains an event, its canonical JSON, and writes it to the file.
+func (s *Spool) appendOneLocked(ev []byte) error {
+	if s.broken != nil {
+		return s.broken
+	}
+	e := s.head.Next(ev)
+	s.line = append(e.AppendJSON(s.line[:0]), '\n')
+	if s.waits+int64(len(s.line)) > s.cfg.Max {
+		return s.full(nil)
+	}
+	if err := s.writeLocked(s.line); err != nil {
+		return err
+	}
+	s.head, s.waits = e.Head(), s.waits+int64(len(s.line))
+	return nil
 }
 
 func (s *Spool) full(err error) error {
@@ -199,28 +253,20 @@ func (s *Spool) full(err error) error {
 		Wrapping(err)
 }
 
-// appendLocked writes and syncs. A write that failed is cut off again; after a failed sync nobody can know what is on
-// the disk, so nothing more is taken until the spool is opened anew.
-func (s *Spool) appendLocked(lines []byte, ends []int64) error {
+// writeLocked writes a line. A write that failed is cut off again.
+func (s *Spool) writeLocked(line []byte) error {
 	g, err := s.currentLocked()
 	if err != nil {
 		return s.unwritable(err)
 	}
 	base := g.length()
-	if _, err := g.file.WriteAt(lines, base); err != nil {
+	if _, err := g.file.WriteAt(line, base); err != nil {
 		if cut := g.file.Truncate(base); cut != nil {
 			s.broken = s.unwritable(errors.Join(err, cut))
 		}
 		return s.unwritable(err)
 	}
-	if err := g.file.Sync(); err != nil {
-		s.broken = s.unwritable(err)
-		_ = g.file.Truncate(base) // so that it is not sent later, as far as the disk still obeys
-		return s.broken
-	}
-	for _, e := range ends {
-		g.ends = append(g.ends, base+e)
-	}
+	g.ends = append(g.ends, base+int64(len(line)))
 	return nil
 }
 
@@ -236,6 +282,11 @@ func (s *Spool) unwritable(err error) error {
 func (s *Spool) currentLocked() (*segment, error) {
 	if n := len(s.files); n > 0 && s.files[n-1].length() < s.cfg.Segment {
 		return s.files[n-1], nil
+	}
+	if n := len(s.files); n > 0 && s.durable < s.head.Seq { // a later file is never on the disk without this one
+		if err := s.syncedLocked(s.head.Seq, s.files[n-1].file.Sync()); err != nil {
+			return nil, err
+		}
 	}
 	first := s.head.Seq + 1
 	name := filepath.Join(s.cfg.Dir, fmt.Sprintf("%016x%s", first, segmentSuffix))

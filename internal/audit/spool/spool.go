@@ -32,7 +32,7 @@ type Config struct {
 	Now     func() time.Time
 	Max     int64         // bytes of entries that wait for auth; 0: 64 MiB
 	Segment int64         // bytes of one file; 0: 4 MiB
-	Group   time.Duration // how long WriteGrouped lets others join its fsync; 0, or more than 50 ms: 50 ms
+	Group   time.Duration // the longest that an appended entry waits for its fsync; 0, or more than 50 ms: 50 ms
 }
 
 // Spool is one agent's chain on disk. Its methods may be called by many goroutines at once.
@@ -41,6 +41,7 @@ type Spool struct {
 	unlock func()
 
 	queue   chan *pending
+	dirty   chan struct{} // rung, at most once ahead, when something was appended
 	closing chan struct{} // closed by Close
 	stopped chan struct{} // closed when nothing more is written
 	once    sync.Once
@@ -51,19 +52,20 @@ type Spool struct {
 	news chan struct{} // closed, and made anew, when an entry is durable
 }
 
-// disk is what is durable.
+// disk is what is in the files.
 type disk struct {
-	files  []*segment // ascending, the last one is written to
-	head   event.Head // of the last entry
-	acked  uint64
-	waits  int64 // bytes of the entries behind acked
-	broken error // set once a write could not be undone; nothing more is taken
+	files   []*segment // ascending, the last one is written to
+	head    event.Head // of the last entry
+	durable uint64     // number of the last entry that is surely on the disk: auth gets no later one
+	acked   uint64
+	waits   int64  // bytes of the entries behind acked
+	broken  error  // set once a write could not be undone, or a sync failed; nothing more is taken
+	line    []byte // room for a line
 }
 
 type pending struct {
-	event   []byte
-	grouped bool
-	done    chan error // buffered; gets exactly one
+	event []byte
+	done  chan error // buffered; gets exactly one
 }
 
 // Open opens or begins a spool. A last line that a crash tore is cut off; it was never acknowledged to anybody.
@@ -91,37 +93,28 @@ func Open(cfg Config) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{cfg: cfg, unlock: unlock, queue: make(chan *pending, 1024), closing: make(chan struct{}), stopped: make(chan struct{}),
+	s := &Spool{cfg: cfg, unlock: unlock, queue: make(chan *pending, 1024), dirty: make(chan struct{}, 1), closing: make(chan struct{}), stopped: make(chan struct{}),
 		disk: disk{head: event.Head{Writer: cfg.Writer}}, news: make(chan struct{})}
 	if err := s.recover(); err != nil {
 		s.closeFiles()
 		unlock()
 		return nil, err
 	}
+	s.durable = s.head.Seq
 	s.running.Go(s.commitLoop)
+	s.running.Go(s.syncLoop)
 	return s, nil
 }
 
 // Write makes an event durable before it returns; those that wait together share one fsync. Empty fields are filled
 // in: time, uid, cluster, code. An error means that what the event tells of must not happen. When ctx ends first the
 // event may still be written.
-func (s *Spool) Write(ctx context.Context, ev event.Event) error { return s.write(ctx, ev, false) }
-
-// WriteGrouped is Write for statements and requests, of which there are many: it waits for others to share its fsync,
-// at most 50 ms.
-func (s *Spool) WriteGrouped(ctx context.Context, ev event.Event) error {
-	return s.write(ctx, ev, true)
-}
-
-func (s *Spool) write(ctx context.Context, ev event.Event, grouped bool) error {
-	if err := ev.Complete(s.cfg.Cluster, s.cfg.Now); err != nil {
-		return err
-	}
-	b, err := ev.Marshal()
+func (s *Spool) Write(ctx context.Context, ev event.Event) error {
+	b, err := s.encode(&ev)
 	if err != nil {
 		return err
 	}
-	p := &pending{event: b, grouped: grouped, done: make(chan error, 1)}
+	p := &pending{event: b, done: make(chan error, 1)}
 	select {
 	case <-s.closing:
 		return errClosed()
@@ -149,6 +142,34 @@ func (s *Spool) write(ctx context.Context, ev event.Event, grouped bool) error {
 	}
 }
 
+// Append is Write for statements and requests, of which there are many: when it returns, the entry is chained and in
+// the file, so that the end of this process loses nothing, and the disk has it within 50 ms, in one fsync with those
+// that came meanwhile. Auth gets it after that. Once an fsync has failed nothing more is taken.
+func (s *Spool) Append(_ context.Context, ev event.Event) error {
+	b, err := s.encode(&ev)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	err = s.appendOneLocked(b)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case s.dirty <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (s *Spool) encode(ev *event.Event) ([]byte, error) {
+	if err := ev.Complete(s.cfg.Cluster, s.cfg.Now); err != nil {
+		return nil, err
+	}
+	return ev.Marshal()
+}
+
 func errClosed() error {
 	return fault.New(fault.Unavailable, "this agent is stopping").WithReason("audit_spool_closed")
 }
@@ -164,41 +185,44 @@ func (s *Spool) commitLoop() {
 		case p := <-s.queue:
 			batch = s.gather(p)
 		}
-		s.mu.Lock()
-		errs := s.commitLocked(batch)
-		s.mu.Unlock()
+		errs := s.commit(batch)
 		for i, p := range batch {
 			p.done <- errs[i]
 		}
 	}
 }
 
-// gather takes what is queued. While all of it is grouped it waits for more; the first admission ends that.
+// gather takes what is queued.
 func (s *Spool) gather(first *pending) []*pending {
 	batch := []*pending{first}
-	wait := time.NewTimer(s.cfg.Group)
-	defer wait.Stop()
-	for urgent := !first.grouped; len(batch) < cap(s.queue); {
-		var p *pending
-		if urgent {
-			select {
-			case p = <-s.queue:
-			default:
-				return batch
-			}
-		} else {
-			select {
-			case p = <-s.queue:
-			case <-wait.C:
-				return batch
-			case <-s.closing:
-				return batch
-			}
+	for len(batch) < cap(s.queue) {
+		select {
+		case p := <-s.queue:
+			batch = append(batch, p)
+		default:
+			return batch
 		}
-		batch = append(batch, p)
-		urgent = urgent || !p.grouped
 	}
 	return batch
+}
+
+// syncLoop brings to the disk what was appended.
+func (s *Spool) syncLoop() {
+	for {
+		select {
+		case <-s.closing:
+			_ = s.sync() // what fails here is read again, and found torn or whole, by who opens the spool next
+			return
+		case <-s.dirty:
+		}
+		wait := time.NewTimer(s.cfg.Group)
+		select {
+		case <-wait.C:
+		case <-s.closing:
+		}
+		wait.Stop()
+		_ = s.sync() // broken then, which every later call is told
+	}
 }
 
 // Pending returns up to max entries that auth has not acknowledged, oldest first, at most about 1 MiB of them.
@@ -206,7 +230,7 @@ func (s *Spool) Pending(max int) ([]event.Entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var entries []event.Entry
-	for seq, size := s.acked+1, 0; seq <= s.head.Seq && len(entries) < max && size < 1<<20; seq++ {
+	for seq, size := s.acked+1, 0; seq <= s.durable && len(entries) < max && size < 1<<20; seq++ {
 		f := s.fileOfLocked(seq)
 		if f == nil {
 			continue // sent before an earlier run ended; auth has it
@@ -228,8 +252,8 @@ func (s *Spool) Pending(max int) ([]event.Entry, error) {
 func (s *Spool) Ack(seq uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if seq > s.head.Seq {
-		return fault.New(fault.Conflict, "auth has %d audit entries of this agent, which wrote %d", seq, s.head.Seq).
+	if seq > s.durable {
+		return fault.New(fault.Conflict, "auth has %d audit entries of this agent, which wrote %d", seq, s.durable).
 			WithReason("audit_spool_lost").WithFix("join this agent again with a new token and an empty data directory")
 	}
 	for ; s.acked < seq; s.acked++ {
@@ -251,7 +275,7 @@ func (s *Spool) Ack(seq uint64) error {
 func (s *Spool) Status() (head, acked uint64, waiting int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.head.Seq, s.acked, s.waits
+	return s.durable, s.acked, s.waits
 }
 
 // Run sends what is pending, in order, 256 entries at a time; send returns the number that auth has acknowledged,
@@ -261,7 +285,7 @@ func (s *Spool) Run(ctx context.Context, send func(context.Context, []event.Entr
 	const first, longest = 100 * time.Millisecond, 15 * time.Second
 	for backoff := first; ; {
 		s.mu.Lock()
-		news, idle := s.news, s.acked >= s.head.Seq
+		news, idle := s.news, s.acked >= s.durable
 		s.mu.Unlock()
 		var retry <-chan time.Time
 		if !idle {

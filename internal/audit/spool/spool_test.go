@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,37 +204,82 @@ func TestA77_FullSpoolRefuses(t *testing.T) {
 	write(t, s, "again")
 }
 
-func TestGroupedSharesWithAdmission(t *testing.T) {
-	cfg := testConfig(t.TempDir())
-	cfg.Group = maxGroup
-	s := openTest(t, cfg)
-	start := time.Now()
-	if err := s.WriteGrouped(t.Context(), command("alone")); err != nil {
+func TestAppended(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(dir)
+		cfg.Group, cfg.Segment = maxGroup, 3000
+		s := openTest(t, cfg)
+		defer s.Close()
+		for i := range 20 {
+			if err := s.Append(t.Context(), command(fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		files, _ := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+		var in int
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in += bytes.Count(b, []byte("\n"))
+		}
+		if in != 20 || len(files) < 2 {
+			t.Fatalf("%d entries in %d files when Append returned", in, len(files))
+		}
+		if head, _, _ := s.Status(); head >= 20 {
+			t.Fatalf("auth gets %d entries that no fsync has seen", head)
+		}
+		time.Sleep(maxGroup - time.Millisecond)
+		synctest.Wait()
+		if head, _, _ := s.Status(); head >= 20 {
+			t.Fatal("synced before others could join")
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if head, _, _ := s.Status(); head != 20 {
+			t.Fatalf("after 50 ms %d entries are durable", head)
+		}
+		if err := s.Append(t.Context(), command("20")); err != nil {
+			t.Fatal(err)
+		}
+		write(t, s, "21") // an admission's fsync is theirs too
+		if head, _, _ := s.Status(); head != 22 {
+			t.Fatalf("%d entries", head)
+		}
+		want := make([]string, 22)
+		for i := range want {
+			want[i] = fmt.Sprint(i)
+		}
+		if got := commands(t, s); got != strings.Join(want, " ") {
+			t.Errorf("pending %q", got)
+		}
+	})
+}
+
+// TestA77_FailedSyncBreaks: after it neither admissions nor statements are taken, and auth gets nothing that the disk may
+// not have.
+func TestA77_FailedSyncBreaks(t *testing.T) {
+	s := openTest(t, testConfig(t.TempDir()))
+	write(t, s, "a")
+	if err := s.Append(t.Context(), command("b")); err != nil {
 		t.Fatal(err)
 	}
-	if alone := time.Since(start); alone < maxGroup/2 {
-		t.Errorf("a lone statement waited %s for others", alone)
+	s.mu.Lock()
+	err := s.syncedLocked(s.head.Seq, syscall.EIO)
+	s.mu.Unlock()
+	if !fault.Because(err, "audit_unwritable") {
+		t.Fatal(err)
 	}
-	var all sync.WaitGroup
-	for i := range 20 {
-		all.Go(func() {
-			write := s.WriteGrouped
-			if i == 10 {
-				write = s.Write
-			}
-			if err := write(t.Context(), command(fmt.Sprint(i))); err != nil {
-				t.Error(err)
-			}
-		})
+	if err := s.Append(t.Context(), command("c")); !fault.Because(err, "audit_unwritable") {
+		t.Errorf("a statement: %v", err)
 	}
-	all.Wait()
-	if head, _, _ := s.Status(); head != 21 {
-		t.Errorf("%d entries", head)
+	if err := s.Write(t.Context(), command("c")); !fault.Because(err, "audit_unwritable") {
+		t.Errorf("an admission: %v", err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.WriteGrouped(ctx, command("x")); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+	if got := commands(t, s); got != "a" {
+		t.Errorf("pending %q", got)
 	}
 }
 
@@ -294,10 +340,14 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	for range 4 {
+	for i := range 4 {
+		write := s.Write
+		if i%2 == 1 {
+			write = s.Append
+		}
 		go func() {
 			for {
-				if err := s.Write(context.Background(), command("x")); err == nil {
+				if err := write(context.Background(), command("x")); err == nil {
 					fmt.Println("written")
 				}
 			}
@@ -364,6 +414,21 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("opened, and then: %v", err)
 		}
 	})
+}
+
+func BenchmarkAppend(b *testing.B) {
+	cfg := testConfig(b.TempDir())
+	cfg.Max = 1 << 40
+	s := openTest(b, cfg)
+	code := 0
+	ev := event.Event{Kind: event.DBSessionQuery, User: "myuser", Success: true, Session: &event.Session{SessionID: nodeID, ServerID: nodeID, Protocol: "postgres", Addr: "192.0.2.1", ServerName: "orders"},
+		Action: &event.Action{DBUser: "reader", DBName: "orders", Query: "SELECT abalance FROM pgbench_accounts WHERE aid = 4711;", ExitCode: &code}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Append(b.Context(), ev); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkWrite(b *testing.B) {

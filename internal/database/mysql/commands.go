@@ -194,13 +194,24 @@ func (c *conn) do(cmd *command) error {
 		return c.exchange(cmd, nil, func(*statement) error { return c.pass() })
 	case mysql.ChangeUser:
 		return c.changeUser(cmd)
+	case mysql.BinlogDump, mysql.BinlogDumpGTID, mysql.RegisterReplica:
+		return c.replicate(cmd)
 	}
-	f := fault.New(fault.Unsupported, "%s is not carried", cmd.code).WithReason(reasonRefused)
-	switch cmd.code {
-	case mysql.BinlogDump, mysql.BinlogDumpGTID, mysql.TableDump, mysql.RegisterReplica:
-		f = fault.New(fault.Denied, "replication is not carried").WithReason(reasonRefused).WithCause("%s", cmd.code)
+	return c.refuse(cmd, c.named(cmd, ""), fault.New(fault.Unsupported, "%s is not carried", cmd.code).WithReason(reasonRefused))
+}
+
+// replicate carries what a replica asks for, where that is granted.
+func (c *conn) replicate(cmd *command) error {
+	st := c.named(cmd, "")
+	if err := c.session.AlsoReplicate(c.session.Context(), c.user); err != nil {
+		f := *fault.Of(err)
+		f.Reason = reasonRefused
+		return c.refuse(cmd, st, &f)
 	}
-	return c.refuse(cmd, c.named(cmd, ""), f)
+	if cmd.code == mysql.RegisterReplica {
+		return c.exchange(cmd, st, c.result)
+	}
+	return c.exchange(cmd, st, c.events)
 }
 
 // query is COM_QUERY, or COM_STMT_PREPARE.

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -117,7 +118,9 @@ func (c *conn) part(err error) {
 	}
 	if e := farewell(err); e != nil && !c.torn {
 		c.client.conn.SetWriteDeadline(time.Now().Add(partingTime))
-		_ = c.client.sendNow(e.Append(nil))
+		if c.client.sendNow(e.Append(nil)) == nil {
+			linger(c.client.conn)
+		}
 	}
 	c.client.conn.Close()
 	if c.server != nil {
@@ -126,6 +129,15 @@ func (c *conn) part(err error) {
 	if c.session != nil {
 		c.session.End(nil)
 	}
+}
+
+// linger lets a client read its error: what it sent meanwhile, left unread, would reset the connection.
+func linger(c net.Conn) {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+	c.SetReadDeadline(time.Now().Add(partingTime))
+	io.CopyN(io.Discard, c, 1<<20)
 }
 
 // errGone is that the client went; nobody is told.

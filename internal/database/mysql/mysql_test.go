@@ -204,7 +204,7 @@ func TestPlugins(t *testing.T) {
 
 // TestA9LiveConnections is a lock on somebody whose connection is open.
 func TestA9LiveConnections(t *testing.T) {
-	w, _ := world(t)
+	w, s := world(t)
 	addr := w.Listen(door.User("mallory", "orders"), target.MySQL)
 	for _, in := range []string{"", "select sleep(30)", "select a.seq, repeat('x', 1000) from seq_1_to_100000000 a"} {
 		c, err := net.Dial("tcp", addr)
@@ -214,6 +214,8 @@ func TestA9LiveConnections(t *testing.T) {
 		enterRaw(t, c, "alice", "orders")
 		if in != "" {
 			c.Write(mysql.Append(nil, append([]byte{byte(mysql.Query)}, in...), 0))
+			for !strings.Contains(s.Exec(t, "show processlist"), in[:10]) {
+			}
 		} else {
 			c.Write(mysql.Append(nil, []byte{byte(mysql.Ping)}, 0))
 			readPacket(t, c)

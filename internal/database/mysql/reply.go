@@ -17,15 +17,9 @@ const (
 // head looks at the reply's next packet: its payload's length and first byte. What the client has coming goes out before
 // the server is waited for.
 func (c *conn) head() (n int, first byte, err error) {
-	r := c.server.r
-	if r.Buffered() <= mysql.HeaderLen {
-		if err := c.client.w.Flush(); err != nil {
-			return 0, 0, errGone
-		}
-	}
-	h, err := r.Peek(mysql.HeaderLen + 1)
+	h, err := c.ahead(mysql.HeaderLen + 1)
 	if err != nil {
-		return 0, 0, &lostError{err}
+		return 0, 0, err
 	}
 	n, _ = mysql.Header(h)
 	if n == 0 {
@@ -34,38 +28,60 @@ func (c *conn) head() (n int, first byte, err error) {
 	return n, h[mysql.HeaderLen], nil
 }
 
-// pass passes the next packet on, and what it goes on in.
+// pass passes the next packet on, and what it goes on in. One that fits the buffer goes on in one piece, so that what ends
+// the connection ends it between packets.
 func (c *conn) pass() error {
-	r, w := c.server.r, c.client.w
 	for {
-		if r.Buffered() < mysql.HeaderLen {
-			if err := w.Flush(); err != nil {
-				return errGone
-			}
-		}
-		h, err := r.Peek(mysql.HeaderLen)
+		h, err := c.ahead(mysql.HeaderLen)
 		if err != nil {
-			return &lostError{err}
+			return err
 		}
 		size, seq := mysql.Header(h)
-		h[3] = seq - c.skew
-		c.client.seq = h[3] + 1
-		for n := mysql.HeaderLen + size; n > 0; {
-			b, err := r.Peek(min(n, max(r.Buffered(), 1)))
-			if err != nil {
-				return &lostError{err}
+		seq -= c.skew
+		h[3], c.client.seq = seq, seq+1
+		if whole := mysql.HeaderLen + size; whole <= c.server.r.Size() {
+			if _, err := c.ahead(whole); err != nil {
+				return err
 			}
-			if _, err := w.Write(b); err != nil {
-				return errGone
-			}
-			r.Discard(len(b))
-			n -= len(b)
-			c.torn = n > 0 || size == mysql.MaxChunk
 		}
-		if size < mysql.MaxChunk {
+		if err := c.copy(mysql.HeaderLen + size); err != nil {
+			return err
+		}
+		if c.torn = size == mysql.MaxChunk; !c.torn {
 			return nil
 		}
 	}
+}
+
+// ahead looks at what comes next from the server; before it waits, what the client has coming goes out.
+func (c *conn) ahead(n int) ([]byte, error) {
+	if c.server.r.Buffered() < n {
+		if err := c.client.w.Flush(); err != nil {
+			return nil, errGone
+		}
+	}
+	b, err := c.server.r.Peek(n)
+	if err != nil {
+		return nil, &lostError{err}
+	}
+	return b, nil
+}
+
+func (c *conn) copy(n int) error {
+	r := c.server.r
+	for n > 0 {
+		b, err := r.Peek(min(n, max(r.Buffered(), 1)))
+		if err != nil {
+			return &lostError{err}
+		}
+		if _, err := c.client.w.Write(b); err != nil {
+			return errGone
+		}
+		r.Discard(len(b))
+		n -= len(b)
+		c.torn = n > 0
+	}
+	return nil
 }
 
 // payload reads the next packet, and gives the number that it has for the client.
@@ -278,6 +294,25 @@ func (c *conn) fields(st *statement) error {
 	}
 	_, err := c.rowsOnly(st)
 	return err
+}
+
+// events passes on what a replica is sent, until the server ends it.
+func (c *conn) events(st *statement) error {
+	for {
+		n, first, err := c.head()
+		switch {
+		case err != nil:
+			return err
+		case first == mysql.HeadErr:
+			return c.failed(st)
+		}
+		if err := c.record(st, ""); err != nil {
+			return err
+		}
+		if err := c.pass(); err != nil || first == mysql.HeadEOF && n < 9 {
+			return err
+		}
+	}
 }
 
 // preparing passes on the reply to COM_STMT_PREPARE.

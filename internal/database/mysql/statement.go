@@ -24,7 +24,6 @@ var limits = mysql.Limits{Count: 512, Text: 1024}
 type statement struct {
 	query     string
 	params    []string
-	began     time.Time
 	use       string // the database that it switches to
 	note      string // what was done with it in place of running it
 	preparing bool
@@ -32,7 +31,7 @@ type statement struct {
 }
 
 func (c *conn) statement(query string) *statement {
-	return &statement{query: query, began: time.Now()}
+	return &statement{query: query}
 }
 
 // named is a command that is no statement, told by its name.
@@ -59,7 +58,7 @@ func (c *conn) record(st *statement, failure string) error {
 	c.open = nil
 	query, secret := mysql.Mask(st.query)
 	r := database.Statement{DBUser: c.user, DBName: c.db, Query: strings.ToValidUTF8(query, "�"), Parameters: st.params,
-		Failed: failure != "", Message: failure, Took: time.Since(st.began)}
+		Failed: failure != "", Message: failure}
 	if st.preparing {
 		r.Message = "while preparing: " + r.Message
 	}
