@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/fault"
 )
@@ -23,7 +24,7 @@ func (c *conn) head() (n int, first byte, err error) {
 	}
 	n, _ = mysql.Header(h)
 	if n == 0 {
-		return 0, 0, &lostError{fmt.Errorf("%w: an empty reply", mysql.ErrMalformed)}
+		return 0, 0, &server.LostError{Err: fmt.Errorf("%w: an empty reply", mysql.ErrMalformed)}
 	}
 	return n, h[mysql.HeaderLen], nil
 }
@@ -38,8 +39,8 @@ func (c *conn) pass() error {
 		}
 		size, seq := mysql.Header(h)
 		seq -= c.skew
-		h[3], c.client.seq = seq, seq+1
-		if whole := mysql.HeaderLen + size; whole <= c.server.r.Size() {
+		h[3], c.client.Seq = seq, seq+1
+		if whole := mysql.HeaderLen + size; whole <= c.server.R.Size() {
 			if _, err := c.ahead(whole); err != nil {
 				return err
 			}
@@ -55,26 +56,26 @@ func (c *conn) pass() error {
 
 // ahead looks at what comes next from the server; before it waits, what the client has coming goes out.
 func (c *conn) ahead(n int) ([]byte, error) {
-	if c.server.r.Buffered() < n {
-		if err := c.client.w.Flush(); err != nil {
+	if c.server.R.Buffered() < n {
+		if err := c.client.W.Flush(); err != nil {
 			return nil, errGone
 		}
 	}
-	b, err := c.server.r.Peek(n)
+	b, err := c.server.R.Peek(n)
 	if err != nil {
-		return nil, &lostError{err}
+		return nil, &server.LostError{Err: err}
 	}
 	return b, nil
 }
 
 func (c *conn) copy(n int) error {
-	r := c.server.r
+	r := c.server.R
 	for n > 0 {
 		b, err := r.Peek(min(n, max(r.Buffered(), 1)))
 		if err != nil {
-			return &lostError{err}
+			return &server.LostError{Err: err}
 		}
-		if _, err := c.client.w.Write(b); err != nil {
+		if _, err := c.client.W.Write(b); err != nil {
 			return errGone
 		}
 		r.Discard(len(b))
@@ -86,16 +87,16 @@ func (c *conn) copy(n int) error {
 
 // payload reads the next packet, and gives the number that it has for the client.
 func (c *conn) payload() ([]byte, byte, error) {
-	b, seq, err := mysql.Read(c.server.r, maxEnd)
+	b, seq, err := mysql.Read(c.server.R, maxEnd)
 	if err != nil {
-		return nil, 0, &lostError{err}
+		return nil, 0, &server.LostError{Err: err}
 	}
 	return b, seq - c.skew, nil
 }
 
 func (c *conn) emit(payload []byte, seq byte) error {
-	c.client.seq = seq
-	if err := c.client.send(payload); err != nil {
+	c.client.Seq = seq
+	if err := c.client.Send(payload); err != nil {
 		return errGone
 	}
 	return nil
@@ -141,7 +142,7 @@ func (c *conn) failed(st *statement) error {
 	}
 	var own *mysql.Error
 	if err := mysql.ParseError(b); !errors.As(err, &own) {
-		return &lostError{err}
+		return &server.LostError{Err: err}
 	}
 	if err := c.record(st, own.Error()); err != nil {
 		return err
@@ -155,20 +156,20 @@ func (c *conn) finished(st *statement) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	end, err := mysql.ParseOK(b, c.server.tracked)
+	end, err := mysql.ParseOK(b, c.server.Tracked)
 	if b[0] == mysql.HeadEOF && c.caps&mysql.DeprecateEOF == 0 {
 		end, err = mysql.ParseEOF(b)
 	} else if err == nil {
 		b = c.plain(b, end)
 	}
 	if err != nil {
-		return false, &lostError{err}
+		return false, &server.LostError{Err: err}
 	}
 	if err := c.record(st, ""); err != nil {
 		return false, err
 	}
 	more := end.Status&mysql.StatusMore != 0
-	if st != nil && st.use != "" && !more && !c.server.tracked {
+	if st != nil && st.use != "" && !more && !c.server.Tracked {
 		c.db = st.use
 	}
 	if err := c.moved(end); err != nil {
@@ -202,11 +203,11 @@ func (c *conn) refuseFile(st *statement) error {
 	if st != nil {
 		st.note = "LOCAL INFILE is refused: the server was sent no file"
 	}
-	w := c.server.w
+	w := c.server.W
 	w.Write(mysql.Append(nil, nil, seq+c.skew+1))
 	c.skew += 2
 	if err := w.Flush(); err != nil {
-		return &lostError{err}
+		return &server.LostError{Err: err}
 	}
 	return nil
 }
@@ -219,7 +220,7 @@ func (c *conn) rows(st *statement) (bool, error) {
 	}
 	n, err := mysql.Columns(b)
 	if err != nil || n == 0 || n > maxColumns {
-		return false, &lostError{fmt.Errorf("%w: %d columns", mysql.ErrMalformed, n)}
+		return false, &server.LostError{Err: fmt.Errorf("%w: %d columns", mysql.ErrMalformed, n)}
 	}
 	if err := c.record(st, ""); err != nil {
 		return false, err
@@ -271,7 +272,7 @@ func (c *conn) definitions(n int) (mysql.End, error) {
 	}
 	end, err := mysql.ParseEOF(b)
 	if err != nil {
-		return mysql.End{}, &lostError{err}
+		return mysql.End{}, &server.LostError{Err: err}
 	}
 	return end, c.emit(b, seq)
 }
@@ -330,7 +331,7 @@ func (c *conn) preparing(st *statement) error {
 	}
 	p, err := mysql.ParsePrepared(b)
 	if err != nil || first != mysql.HeadOK {
-		return &lostError{fmt.Errorf("%w: reply to a preparation", mysql.ErrMalformed)}
+		return &server.LostError{Err: fmt.Errorf("%w: reply to a preparation", mysql.ErrMalformed)}
 	}
 	c.open = nil // it runs when it is executed
 	if !c.prepared.add(p, st) {
