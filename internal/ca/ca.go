@@ -94,10 +94,15 @@ func (c *CA) sshPublic(ctx context.Context, use keystore.Use) (ssh.PublicKey, er
 }
 
 func (c *CA) tlsAuthority(ctx context.Context, use keystore.Use) (crypto.Signer, *x509.Certificate, error) {
+	return c.authority(ctx, use, c.cluster)
+}
+
+// authority is a use's key with its certificate, made under a common name at the first call.
+func (c *CA) authority(ctx context.Context, use keystore.Use, name string) (crypto.Signer, *x509.Certificate, error) {
 	a, err := c.keys.Authority(ctx, use, func(s crypto.Signer) ([]byte, error) {
 		now := c.now().UTC()
 		t := &x509.Certificate{
-			SerialNumber: serial(), Subject: pkix.Name{CommonName: c.cluster},
+			SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
 			NotBefore: now.Add(-identity.Backdate), NotAfter: now.Add(authorityLife),
 			IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,

@@ -35,6 +35,7 @@ type Address struct {
 // wanted is a TLS connection inside the cluster: to which role, by which protocol, with which client certificate.
 type wanted struct {
 	role identity.HostRole
+	name string // of the resource that an agent of the role serves; empty where the role is the name
 	alpn []string
 	cert *tls.Certificate
 }
@@ -52,9 +53,16 @@ func (a Address) tls(ctx context.Context, w wanted) (*tls.Conn, error) {
 	if w.cert != nil {
 		cert = func() *tls.Certificate { return w.cert }
 	}
-	conn := tls.Client(raw, a.config(w.role, w.alpn, cert))
+	config := a.config(w.role, w.alpn, cert)
+	if w.name != "" {
+		config.ServerName = identity.Host{Role: w.role, Cluster: a.Cluster}.ServedDNSName(w.name)
+	}
+	conn := tls.Client(raw, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
+		if w.name != "" && strings.Contains(err.Error(), "unrecognized name") {
+			return nil, fault.New(fault.Unavailable, "no agent that serves %q is connected", w.name).WithReason("not_served").WithFix("tsh %s ls", string(w.role))
+		}
 		return nil, a.explain(err)
 	}
 	if conn.ConnectionState().NegotiatedProtocol == "" {
@@ -127,6 +135,15 @@ func ClockFault(notBefore, notAfter, now time.Time) error {
 			WithCause("by this clock it begins in %s: this clock is probably behind", notBefore.Sub(now).Truncate(time.Second))
 	}
 	return f.WithFix("check this machine's clock: date")
+}
+
+// Streams connects to an agent of a role that serves a resource, for many streams that each is admitted by itself.
+func (a Address) Streams(ctx context.Context, role identity.HostRole, resource string, cert *tls.Certificate) (*tunnel.Tunnel, error) {
+	conn, err := a.tls(ctx, wanted{role: role, name: resource, alpn: []string{tunnel.ALPNMux}, cert: cert})
+	if err != nil {
+		return nil, err
+	}
+	return tunnel.Client(conn)
 }
 
 // Stream opens a stream to a target's door through the proxy. The TLS ends at the proxy and protects the ticket; what

@@ -129,6 +129,8 @@ type Target struct {
 	ID     string    `json:"id"`
 	Name   string    `json:"name"`
 	Labels label.Set `json:"labels"`
+	// Protocol is a database's.
+	Protocol string `json:"protocol,omitempty"`
 }
 
 // Targets lists what the caller may reach of a kind and a query (CEL, empty for all) matches.
@@ -141,7 +143,7 @@ func (c *Cluster) Targets(ctx context.Context, kind, query string) ([]Target, er
 			return nil, err
 		}
 		for _, t := range r.Msg.Targets {
-			out = append(out, Target{t.Kind, t.Id, t.Name, t.Labels})
+			out = append(out, Target{t.Kind, t.Id, t.Name, t.Labels, t.Protocol})
 		}
 		if after = r.Msg.Next; after == "" {
 			return out, nil
@@ -150,7 +152,7 @@ func (c *Cluster) Targets(ctx context.Context, kind, query string) ([]Target, er
 }
 
 // Question is what Explain is asked.
-type Question struct{ User, Device, Kind, Name, Login, Verb string }
+type Question struct{ User, Device, Kind, Name, Login, Verb, DBUser, DBName string }
 
 // Answer is a decision in words.
 type Answer struct {
@@ -164,7 +166,8 @@ type Answer struct {
 
 // Explain asks for a decision and what would change it.
 func (c *Cluster) Explain(ctx context.Context, q Question) (Answer, error) {
-	r, err := c.roster.Explain(ctx, connect.NewRequest(&pb.ExplainRequest{User: q.User, Device: q.Device, Kind: q.Kind, Name: q.Name, Login: q.Login, Verb: q.Verb}))
+	r, err := c.roster.Explain(ctx, connect.NewRequest(&pb.ExplainRequest{User: q.User, Device: q.Device, Kind: q.Kind, Name: q.Name, Login: q.Login, Verb: q.Verb,
+		DbUser: q.DBUser, DbName: q.DBName}))
 	if err != nil {
 		return Answer{}, err
 	}

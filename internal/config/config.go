@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // Config is what a daemon does. Each part is switched on by itself.
@@ -30,6 +31,12 @@ type Config struct {
 	Auth        *Auth
 	Proxy       *Proxy
 	SSH         *SSH
+	DB          *DB
+}
+
+// DB is the database agent's part: it serves these databases, and those that `tctl create` made.
+type DB struct {
+	Databases []target.DatabaseServer
 }
 
 // Join says how a host without auth reaches its cluster. Token may be @FILE. A proxy has Auth, others have Proxy.
@@ -86,9 +93,9 @@ type file struct {
 		Enabled bool              `yaml:"enabled"`
 		Labels  map[string]string `yaml:"labels"`
 	} `yaml:"ssh"`
-	Databases    []yaml.Node `yaml:"databases"`
-	Kubernetes   []yaml.Node `yaml:"kubernetes"`
-	Applications []yaml.Node `yaml:"applications"`
+	Databases    []target.DatabaseServer `yaml:"databases"`
+	Kubernetes   []yaml.Node             `yaml:"kubernetes"`
+	Applications []yaml.Node             `yaml:"applications"`
 }
 
 type joinFile struct {
@@ -217,18 +224,18 @@ func (b builder) build(f file, hostname string) (Config, error) {
 	if !identity.ValidName(c.NodeName) {
 		return Config{}, b.bad("node_name", "%q is not 1 to 128 printable ASCII characters without space or comma", c.NodeName)
 	}
-	for key, list := range map[string][]yaml.Node{"databases": f.Databases, "kubernetes": f.Kubernetes, "applications": f.Applications} {
+	for key, list := range map[string][]yaml.Node{"kubernetes": f.Kubernetes, "applications": f.Applications} {
 		if len(list) > 0 {
 			return Config{}, b.bad(key, "not enforced by this build")
 		}
 	}
-	for _, step := range []func(*Config, file) error{b.auth, b.proxy, b.ssh, b.join} {
+	for _, step := range []func(*Config, file) error{b.auth, b.proxy, b.ssh, b.databases, b.join} {
 		if err := step(&c, f); err != nil {
 			return Config{}, err
 		}
 	}
-	if c.Auth == nil && c.Proxy == nil && c.SSH == nil {
-		return Config{}, bad("line 1: nothing is enabled: set auth, proxy or ssh to {enabled: true}")
+	if c.Auth == nil && c.Proxy == nil && c.SSH == nil && c.DB == nil {
+		return Config{}, bad("line 1: nothing is enabled: set auth, proxy or ssh to {enabled: true}, or list databases")
 	}
 	return c, nil
 }
@@ -311,6 +318,25 @@ func (b builder) ssh(c *Config, f file) error {
 	if err := (identity.Server{Labels: f.SSH.Labels}).Check(); err != nil {
 		return b.bad("ssh.labels", "%v", err)
 	}
+	return nil
+}
+
+// databases takes the list; an empty one serves what `tctl create` makes.
+func (b builder) databases(c *Config, f file) error {
+	if f.Databases == nil {
+		return nil
+	}
+	seen := map[string]bool{}
+	for i, d := range f.Databases {
+		if err := d.Check(); err != nil {
+			return b.bad("databases", "entry %d: %v", i+1, err)
+		}
+		if seen[d.Name] {
+			return b.bad("databases", "entry %d: name: %q is there twice", i+1, d.Name)
+		}
+		seen[d.Name] = true
+	}
+	c.DB = &DB{Databases: f.Databases}
 	return nil
 }
 

@@ -39,4 +39,14 @@ proxy:
 ssh:
   enabled: true
   labels: {}
+
+# databases are served by a database agent in this process; [] serves what "tctl create" makes.
+# databases:
+#   - name: orders
+#     protocol: postgres               # postgres, mysql (MariaDB too), redis, mongodb
+#     uri: "db.internal:5432"
+#     labels: {env: prod}
+#     tls: {ca_file: /etc/ssl/db-ca.pem, server_name: db.internal}   # default: "tctl auth sign --db=orders"
+#     password_file: /etc/sallyport/orders.passwords                 # USER:PASSWORD lines; default: client certificates
+#     admin_user: sallyport                                          # makes users, where roles set create_db_user_mode
 `

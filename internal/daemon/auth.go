@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/inventory"
+	"github.com/sallyport/sallyport/internal/issuance"
 	"github.com/sallyport/sallyport/internal/keystore"
 	"github.com/sallyport/sallyport/internal/login"
 	"github.com/sallyport/sallyport/internal/login/bots"
@@ -123,7 +124,7 @@ func (d *daemon) serveAuth(a *authPart) error {
 		Devices: devices, Now: time.Now}
 	hosts := &membership.Service{Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
 	sessions := &census.Service{Records: a.records, Store: a.store, Pictures: a.feed, Audit: a.log, Now: time.Now}
-	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
+	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Issuance: &issuance.Service{Records: a.records, Store: a.store, CA: a.ca, Pictures: a.feed}, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
 		a.public, a.certificate.Load, d.Log.With("part", "auth"))
 	l, err := listen(d.Config.Auth.Listen, "auth.listen")
 	if err != nil {

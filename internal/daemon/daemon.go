@@ -106,7 +106,12 @@ func (d *daemon) start() error {
 		}
 	}
 	if c.SSH != nil {
-		return d.startNode()
+		if err := d.startNode(); err != nil {
+			return err
+		}
+	}
+	if c.DB != nil {
+		return d.startDatabases()
 	}
 	return nil
 }

@@ -89,6 +89,7 @@ type Session struct {
 	visit  *Visit
 	main   *gate.Session
 	dbUser string
+	made   OnDemand // where it was; set once, before the session is used
 
 	mu   sync.Mutex
 	also map[string]*gate.Session // guarded by mu: by database user and name, exact in case
@@ -146,6 +147,9 @@ func (s *Session) AlsoReplicate(ctx context.Context, dbUser string) error {
 	return s.further(ctx, target.Action{DBUser: dbUser, DBName: target.Replication, Verb: target.Replicate})
 }
 
+// maxAlso bounds what one connection may be let in for.
+const maxAlso = 256
+
 func (s *Session) further(ctx context.Context, a target.Action) error {
 	k := key(a.DBUser, a.DBName+"\x00"+a.Verb)
 	if a.Verb == "" {
@@ -153,9 +157,14 @@ func (s *Session) further(ctx context.Context, a target.Action) error {
 	}
 	s.mu.Lock()
 	_, has := s.also[k]
+	many := len(s.also) >= maxAlso
 	s.mu.Unlock()
 	if has {
 		return nil
+	}
+	if many {
+		return fault.New(fault.Exhausted, "this connection has been let in to %d databases, which is as many as one may be", maxAlso).
+			WithReason("too_many_databases").WithFix("open another connection")
 	}
 	g, err := s.visit.admit(ctx, a)
 	if err != nil {

@@ -91,6 +91,7 @@ func (s *Session) Enable(ctx context.Context, m Maker) (done func() error, err e
 		v.door.made.release(key)
 		return nil, err
 	}
+	s.made = u
 	var watching sync.WaitGroup
 	watch, stop := context.WithCancel(s.Context())
 	watching.Go(func() { s.watchRoles(watch, changed, l.DBRoles) })
@@ -103,6 +104,9 @@ func (s *Session) Enable(ctx context.Context, m Maker) (done func() error, err e
 		return held.leave(ctx, func() error { return m.Disable(ctx, v, u) })
 	}, nil
 }
+
+// OnDemand is the session's database user where Enable had it made.
+func (s *Session) OnDemand() (OnDemand, bool) { return s.made, s.made.User != "" }
 
 func (u *madeUser) enter(ctx context.Context, enable func() error, roles string) error {
 	select {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // Kind is whether a user is a person or a program. Whatever is not Bot counts as a person.
@@ -115,6 +116,11 @@ func (h Host) DNSName() string {
 		return string(h.Role) + "." + h.Cluster
 	}
 	return h.ID + "." + string(h.Role) + "." + h.Cluster
+}
+
+// ServedDNSName is the name by which an agent is reached for a resource that it serves.
+func (h Host) ServedDNSName(resource string) string {
+	return target.SNIName(resource) + "." + string(h.Role) + "." + h.Cluster
 }
 
 // Caller is who makes a call: a user, a host, the server's own administrator through the admin socket (Local), or,

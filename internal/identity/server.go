@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // Server is a host as the roster knows it, the resource node (or proxy); its name in the roster is its UUID.
@@ -16,7 +17,9 @@ type Server struct {
 	Labels     label.Set `json:"labels,omitempty"`
 	Version    string    `json:"version,omitempty"`
 	PublicAddr []string  `json:"public_addr,omitempty"`
-	LastSeen   time.Time `json:"last_seen,omitzero"`
+	// Serves is what an agent of role db or kube serves.
+	Serves   []target.Served `json:"serves,omitempty"`
+	LastSeen time.Time       `json:"last_seen,omitzero"`
 }
 
 // Check refuses what does not fit a listing or a selector.
@@ -28,6 +31,9 @@ func (s Server) Check() error {
 		if !label.Name(k) || (v != "" && !label.Name(v)) {
 			return fmt.Errorf("labels: %q: %q is not printable ASCII without comma or equals sign", k, v)
 		}
+	}
+	if err := target.CheckServed(s.Serves); err != nil {
+		return fmt.Errorf("serves: %w", err)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/role"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // Kind is a resource kind as it is stored; people may also type a plural or a short name.
@@ -59,7 +60,7 @@ type Metadata struct {
 }
 
 // Resource is one resource. Spec points to the noun of its kind: *identity.Account, *role.Role, *device.Device,
-// *lock.Lock, *identity.JoinToken, *cluster.Settings, *identity.Server.
+// *lock.Lock, *identity.JoinToken, *cluster.Settings, *identity.Server, *target.DatabaseServer.
 type Resource struct {
 	Kind     Kind
 	Metadata Metadata
@@ -89,13 +90,14 @@ var shapes = map[Kind]shape{
 	Token:  {"v2", []string{"tokens"}, func() any { return new(identity.JoinToken) }},
 	Cap:    {"v2", []string{"cap", "cluster-auth-preference"}, func() any { return new(cluster.Settings) }},
 	Node:   {"v2", []string{"nodes"}, func() any { return new(identity.Server) }},
+	DB:     {"v3", []string{"dbs", "database", "databases"}, func() any { return new(target.DatabaseServer) }},
 
 	FollowedLogin: {"v1", nil, func() any { return new(identity.Login) }},
 	SessionEnd:    {"v1", nil, func() any { return new(live.End) }},
 }
 
 // notYet are kinds of the contract whose doors this build does not have.
-var notYet = map[string]Kind{"db": DB, "dbs": DB, "databases": DB, "kube_cluster": Kube, "kube_clusters": Kube, "app": App,
+var notYet = map[string]Kind{"kube_cluster": Kube, "kube_clusters": Kube, "app": App,
 	"apps": App, "oidc": OIDC}
 
 // ParseKind takes a kind as people type it.
@@ -110,7 +112,7 @@ func ParseKind(s string) (Kind, error) {
 		return "", fault.New(fault.Unsupported, "kind %s is not enforced by this build", k).WithReason("kind_unsupported")
 	}
 	return "", fault.New(fault.Invalid, "unknown kind %q", s).
-		WithCause("kinds are user, role, device, lock, token, cap, node").WithReason("unknown_kind")
+		WithCause("kinds are user, role, device, lock, token, cap, node, db").WithReason("unknown_kind")
 }
 
 // ParseRef takes KIND or KIND/NAME.
@@ -139,6 +141,8 @@ func (r *Resource) setName() {
 		s.ID = name
 	case *identity.Server:
 		s.ID = name
+	case *target.DatabaseServer:
+		s.Name, s.Labels = name, r.Metadata.Labels
 	case *identity.Login:
 		s.Credential = name
 	case *live.End:
@@ -163,6 +167,8 @@ func (r *Resource) Check() error {
 	case *cluster.Settings:
 		err = s.Check()
 	case *identity.Server:
+		err = s.Check()
+	case *target.DatabaseServer:
 		err = s.Check()
 	default:
 		err = fmt.Errorf("unknown kind %q", r.Kind)
@@ -213,6 +219,8 @@ func New(spec any, revision uint64) *Resource {
 		r.Kind, r.Metadata.Name = Cap, CapName
 	case *identity.Server:
 		r.Kind, r.Metadata.Name = Node, s.ID
+	case *target.DatabaseServer:
+		r.Kind, r.Metadata.Name, r.Metadata.Labels = DB, s.Name, s.Labels
 	case *identity.Login:
 		r.Kind, r.Metadata.Name = FollowedLogin, s.Credential
 	case *live.End:

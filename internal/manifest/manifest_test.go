@@ -16,7 +16,7 @@ func TestParseRefuses(t *testing.T) {
 		{"unknown field", "kind: role\nversion: v7\nmetadata: {name: a}\nspec:\n  options:\n    device_trust_mod: required\n", `line 6: spec.options: unknown field "device_trust_mod", did you mean "device_trust_mode"?`},
 		{"unknown mode", "kind: role\nversion: v7\nmetadata: {name: a}\nspec:\n  options:\n    device_trust_mode: sometimes\n", `line 6: role "a": options.device_trust_mode: unknown mode "sometimes"`},
 		{"unknown kind", "kind: rolle\nversion: v7\n", `line 1: kind: unknown kind "rolle"`},
-		{"a kind without a door", "kind: db\nversion: v7\n", `kind db is not enforced by this build`},
+		{"a kind without a door", "kind: app\nversion: v3\n", `kind app is not enforced by this build`},
 		{"wrong version", "kind: role\nversion: v6\nmetadata: {name: a}\n", `line 1: version: role is of version v7, this file says "v6"`},
 		{"wrong type", "kind: user\nversion: v2\nmetadata: {name: a}\nspec:\n  roles: access\n", `line 5: spec.roles: want a list`},
 		{"twice", "kind: user\nversion: v2\nmetadata: {name: a}\nspec:\n  roles: [a]\n  roles: [b]\n", `line 6: spec.roles: stands twice`},

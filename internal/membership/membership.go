@@ -122,7 +122,7 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 		return Granted{}, InvalidToken()
 	}
 	host := identity.Host{ID: uuid.NewString(), Role: role, Cluster: s.CA.Cluster()}
-	ops := []store.Op{records.Unchanged(manifest.Token, t.ID, res.Metadata.Revision), records.Delete(manifest.Token, t.ID)}
+	ops := []store.Op{records.Unchanged(manifest.Token, t.ID, res.Metadata.Revision), spend(t, role)}
 	notice := ""
 	switch {
 	case t.Name != "":
@@ -153,6 +153,18 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 	}
 	certs, err := prepared.Issue(ctx)
 	return Granted{HostCertificates: certs, Host: host, Notice: notice}, err
+}
+
+// spend uses a token up for one role: one that lets several parts of a host join lets each of them join once.
+func spend(t *identity.JoinToken, role identity.HostRole) store.Op {
+	rest := *t
+	rest.Roles = slices.DeleteFunc(slices.Clone(t.Roles), func(r identity.HostRole) bool { return r == role })
+	if len(rest.Roles) > 0 {
+		if op, err := records.Put(manifest.New(&rest, 0)); err == nil {
+			return op
+		}
+	}
+	return records.Delete(manifest.Token, t.ID)
 }
 
 // takeName gives the operations that take a name nobody holds, or says who does.
@@ -198,11 +210,36 @@ func Removed(id string) error {
 		WithFix("join it anew: tctl tokens add --type=node")
 }
 
+// mayServe refuses a resource that was created for other agents, or whose name another agent holds.
+func (s *Service) mayServe(ctx context.Context, host identity.Host, name string) error {
+	picture, _ := s.Pictures.Current()
+	byHand, serves := picture.Assigned(host, name)
+	if !byHand {
+		c, found, err := s.Records.Claimed(ctx, host.Role, name)
+		if err != nil {
+			return err
+		}
+		serves = found && c.Of(host)
+	}
+	if !serves {
+		return fault.New(fault.Denied, "host %s does not serve %q", host.ID, name).WithReason("not_served")
+	}
+	return nil
+}
+
 // Serve writes down what a host serves. Its id, role and name are those of its certificate, whatever it says.
 func (s *Service) Serve(ctx context.Context, host identity.Host, said identity.Server) error {
 	said.ID, said.Role, said.Hostname = host.ID, host.Role, host.Name
 	now := s.Now().UTC()
 	said.LastSeen = now
+	if host.Role == identity.RoleNode || host.Role == identity.RoleProxy {
+		said.Serves = nil
+	}
+	for _, served := range said.Serves { // what it says must be its own: proxies send people there
+		if err := s.mayServe(ctx, host, served.Name); err != nil {
+			return err
+		}
+	}
 	res := manifest.New(&said, 0)
 	if err := res.Check(); err != nil {
 		return err

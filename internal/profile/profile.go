@@ -6,6 +6,12 @@
 //	TSH_HOME/keys/CLUSTER/USER-cert.pub   SSH certificate, as OpenSSH reads it
 //	TSH_HOME/keys/CLUSTER/USER-cert.pem   X.509 certificate
 //	TSH_HOME/keys/CLUSTER/USER.json       dial ticket, host authorities
+//	TSH_HOME/keys/CLUSTER/USER-key.pem    session key for programs that read PEM, where it is no hardware's and they were asked for
+//	TSH_HOME/keys/CLUSTER/authority.pem   the cluster's authority
+//	TSH_HOME/db/CLUSTER/NAME.json         what was chosen for a database
+//	TSH_HOME/local/                certificates that are good towards this user's local ports alone
+//	TSH_HOME/run/                  sockets of local doors
+//	TSH_HOME/listener.*            the background process that opens them
 //	TSH_HOME/device/CLUSTER/       device keys, kept by a logout
 //
 // Directories are 0700 and files 0600; on Windows their access control lists let the owner alone in.
@@ -162,6 +168,17 @@ func (h *Home) key(p *Profile, suffix string) string {
 	return filepath.Join(h.dir, "keys", safe(p.Cluster), safe(p.User)+suffix)
 }
 
+// PEMKeyFile is where a session key that is a file is written for programs that read keys from PEM files.
+func (h *Home) PEMKeyFile(p *Profile) string { return h.key(p, "-key.pem") }
+
+// CertificateFile is the login's X.509 certificate.
+func (h *Home) CertificateFile(p *Profile) string { return h.key(p, "-cert.pem") }
+
+// AuthorityFile is the cluster's authority, for programs that verify by a PEM file.
+func (h *Home) AuthorityFile(p *Profile) string {
+	return filepath.Join(h.dir, "keys", safe(p.Cluster), "authority.pem")
+}
+
 // Login is what a login left here, beside its key.
 type Login struct {
 	SSH             *ssh.Certificate
@@ -197,6 +214,7 @@ func (h *Home) SaveLogin(p *Profile, l Login) error {
 		h.key(p, "-cert.pem"): pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: l.TLS.Raw}),
 		h.key(p, ".json"):     raw,
 		h.KnownHosts(p):       known.Bytes(),
+		h.AuthorityFile(p):    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Authority}),
 	} {
 		if err := Write(path, content); err != nil {
 			return err
@@ -277,8 +295,13 @@ func (h *Home) readLogin(p *Profile, raw []byte, l *Login) error {
 
 // Logout removes certificates, session keys and tickets of a profile; profile, pin and device keys stay.
 func (h *Home) Logout(p *Profile) error {
-	for _, path := range []string{h.KeyFile(p), h.key(p, "-cert.pub"), h.key(p, "-cert.pem"), h.key(p, ".json")} {
+	for _, path := range []string{h.KeyFile(p), h.key(p, "-cert.pub"), h.key(p, "-cert.pem"), h.key(p, ".json"), h.PEMKeyFile(p)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, dir := range []string{h.LocalDir(), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "db", safe(p.Cluster))} {
+		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
 	}

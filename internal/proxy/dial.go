@@ -47,6 +47,11 @@ func (p *Proxy) dial(ctx context.Context, c *peeked, known func()) {
 
 // openTarget finds the target and opens a stream to it.
 func (p *Proxy) openTarget(ctx context.Context, c *peeked, name string, door tunnel.Door) (net.Conn, error) {
+	for role, served := range servedBy {
+		if served == door {
+			return p.openServed(ctx, c, role, name)
+		}
+	}
 	role, ok := doorRole[door]
 	if !ok {
 		return nil, fault.New(fault.Unsupported, "no door %q on this proxy", string(door)).WithReason("unknown_door")
@@ -64,6 +69,18 @@ func (p *Proxy) openTarget(ctx context.Context, c *peeked, name string, door tun
 		return nil, offline(name).Wrapping(err)
 	}
 	return up, nil
+}
+
+// openServed opens a stream to an agent that serves a resource.
+func (p *Proxy) openServed(ctx context.Context, c *peeked, role identity.HostRole, name string) (net.Conn, error) {
+	for _, id := range p.serving(role, name) {
+		if t := p.tunnels.of(id); t != nil {
+			if up, err := t.Open(ctx, tunnel.Header{Client: c.addr, Target: id, Door: servedBy[role]}); err == nil {
+				return up, nil
+			}
+		}
+	}
+	return nil, fault.New(fault.Unavailable, "no agent that serves %q is connected", name).WithReason("not_served").WithFix("tsh %s ls", string(role))
 }
 
 func offline(name string) *fault.Error {

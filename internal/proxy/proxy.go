@@ -163,6 +163,8 @@ func (p *Proxy) tls(ctx context.Context, c *peeked, known func()) {
 		p.dial(ctx, c, known)
 	case h.sni == "proxy."+p.Cluster && slices.Contains(h.alpn, tunnel.ALPNTunnel):
 		p.tunnels.accept(ctx, c, known)
+	case p.served(h.sni) != nil:
+		p.toAgent(ctx, c, p.served(h.sni), known)
 	case p.reserved(h.sni) && len(h.alpn) == 0:
 		_, _ = c.Write(noApplicationProtocol)
 	case p.reserved(h.sni):

@@ -1,10 +1,11 @@
 // Package records is the cluster's resources as typed records in store.
 //
-//	live/KIND/NAME    role, lock, cluster_auth_preference, node, followed_login, session_end: what pictures are made of
+//	live/KIND/NAME    role, lock, cluster_auth_preference, node, db, followed_login, session_end: what pictures are made of
 //	KIND/NAME         user, token
 //	secret/NAME       what proves a user: never listed, never in a picture
 //	invite/HASH       single-use invites
 //	hostname/ROLE/NAME  the id of the host that holds a name
+//	served/KIND/NAME  the host, by its name or id, that first served a resource
 //	login/CREDENTIAL  the certificates that a device credential has
 //	session/HOST/ID   the sessions that agents say they carry
 //
@@ -43,7 +44,7 @@ func New(s store.Store) *Records { return &Records{store: s} }
 
 func prefix(k manifest.Kind) string {
 	switch k {
-	case manifest.Role, manifest.Lock, manifest.Cap, manifest.Node, manifest.FollowedLogin, manifest.SessionEnd:
+	case manifest.Role, manifest.Lock, manifest.Cap, manifest.Node, manifest.DB, manifest.FollowedLogin, manifest.SessionEnd:
 		return LivePrefix + string(k) + "/"
 	}
 	return string(k) + "/"
@@ -231,17 +232,29 @@ func (r *Records) NameHolder(ctx context.Context, role identity.HostRole, name s
 	return string(rec.Value), err
 }
 
-// FreeNames are the operations that free the names that a host holds, and no other's.
+// FreeNames are the operations that free the names that a host holds, and those of what it serves, and no other's.
 func (r *Records) FreeNames(ctx context.Context, id string) ([]store.Op, error) {
+	names, err := r.freeBelow(ctx, "hostname/", func(v []byte) bool { return string(v) == id })
+	if err != nil {
+		return nil, err
+	}
+	served, err := r.freeBelow(ctx, servedPrefix, func(v []byte) bool {
+		var c Claim
+		return json.Unmarshal(v, &c) == nil && c.ID == id
+	})
+	return append(names, served...), err
+}
+
+func (r *Records) freeBelow(ctx context.Context, prefix string, held func([]byte) bool) ([]store.Op, error) {
 	var ops []store.Op
 	after := ""
 	for {
-		page, err := r.store.List(ctx, store.Range{Prefix: "hostname/", After: after})
+		page, err := r.store.List(ctx, store.Range{Prefix: prefix, After: after})
 		if err != nil {
 			return nil, err
 		}
 		for _, rec := range page.Records {
-			if string(rec.Value) == id {
+			if held(rec.Value) {
 				ops = append(ops, store.CheckRevision(rec.Key, rec.Revision), store.Delete(rec.Key))
 			}
 			after = rec.Key

@@ -90,6 +90,12 @@ func object(res *manifest.Resource) map[string]any {
 			labels[k] = v
 		}
 		o["labels"], o["hostname"] = labels, s.Hostname
+	case *target.DatabaseServer:
+		labels := map[string]any{}
+		for k, v := range s.Labels {
+			labels[k] = v
+		}
+		o["labels"], o["protocol"] = labels, string(s.Protocol)
 	}
 	return o
 }

@@ -80,6 +80,29 @@ type Listing struct {
 	Limit int
 }
 
+// reachable are the targets of a kind that hosts serve. A resource that several agents serve is one target; should they
+// say other labels of it, each set is a target of its own, so that none hides another.
+func reachable(servers map[string]*identity.Server, kind target.Kind) []target.Target {
+	var out []target.Target
+	seen := map[string]bool{}
+	for _, srv := range servers {
+		if kind == target.Node && srv.Role == identity.RoleNode {
+			out = append(out, Target(srv))
+		}
+		if role := (map[target.Kind]identity.HostRole{target.Database: identity.RoleDB, target.Kube: identity.RoleKube})[kind]; role == "" || srv.Role != role {
+			continue
+		}
+		for _, served := range srv.Serves {
+			t := target.Target{Kind: kind, ID: served.Name, Name: served.Name, Labels: served.Labels, Protocol: served.Protocol}
+			if key := t.Name + "\x00" + t.Labels.String(); !seen[key] {
+				seen[key] = true
+				out = append(out, t)
+			}
+		}
+	}
+	return out
+}
+
 // Targets lists what the caller may reach, by name.
 func (s *Service) Targets(_ context.Context, from identity.Caller, l Listing) ([]target.Target, string, error) {
 	after, limit := l.After, l.Limit
@@ -91,27 +114,15 @@ func (s *Service) Targets(_ context.Context, from identity.Caller, l Listing) ([
 		return nil, "", fault.New(fault.Invalid, "--query: %v", err).WithReason("bad_query").
 			WithFix("tsh ls --query='resource.labels.env == \"prod\"'")
 	}
-	if l.Kind != target.Node {
-		return nil, "", nil
-	}
 	picture, _ := s.Pictures.Current()
 	var out []target.Target
-	for _, srv := range picture.Servers {
-		if srv.Role != identity.RoleNode {
-			continue
-		}
-		t := Target(srv)
-		if !from.Local {
-			// Listing asks whether a role selects the node; a device is asked for at its door.
-			if !picture.Lists(from.User, t, s.Now()) {
-				continue
-			}
-		}
-		if query.Matches(t) {
+	for _, t := range reachable(picture.Servers, l.Kind) {
+		// Listing asks whether a role selects the target; a device is asked for at its door.
+		if (from.Local || picture.Lists(from.User, t, s.Now())) && query.Matches(t) {
 			out = append(out, t)
 		}
 	}
-	key := func(t target.Target) string { return t.Name + "\x00" + t.ID }
+	key := func(t target.Target) string { return t.Name + "\x00" + t.ID + "\x00" + t.Labels.String() }
 	slices.SortFunc(out, func(a, b target.Target) int { return strings.Compare(key(a), key(b)) })
 	out = slices.DeleteFunc(out, func(t target.Target) bool { return after != "" && key(t) <= after })
 	if len(out) > limit {
@@ -128,6 +139,8 @@ type Question struct {
 	Name   string
 	Login  string
 	Verb   string
+	DBUser string
+	DBName string
 }
 
 // Answer is a decision in words, and what would change it.
@@ -212,6 +225,15 @@ func (s *Service) explainTarget(ctx context.Context, q Question) (target.Target,
 	kind, err := manifest.ParseKind(q.Kind)
 	if err != nil {
 		return target.Target{}, target.Action{}, err
+	}
+	if kind == manifest.DB {
+		picture, _ := s.Pictures.Current()
+		for _, t := range reachable(picture.Servers, target.Database) {
+			if t.Name == q.Name {
+				return t, target.Action{DBUser: q.DBUser, DBName: q.DBName}, nil
+			}
+		}
+		return target.Target{}, target.Action{}, fault.New(fault.NotFound, "database %q is served by no agent", q.Name).WithReason("not_found").WithFix("tsh db ls")
 	}
 	verb := q.Verb
 	if verb == "" {

@@ -162,14 +162,15 @@ func (h *rosterHandler) ListTargets(ctx context.Context, r *connect.Request[pb.L
 	}
 	out := &pb.ListTargetsResponse{Next: next}
 	for _, t := range list {
-		out.Targets = append(out.Targets, &pb.Target{Kind: string(t.Kind), Id: t.ID, Name: t.Name, Labels: t.Labels})
+		out.Targets = append(out.Targets, &pb.Target{Kind: string(t.Kind), Id: t.ID, Name: t.Name, Labels: t.Labels, Protocol: string(t.Protocol)})
 	}
 	return connect.NewResponse(out), nil
 }
 
 func (h *rosterHandler) Explain(ctx context.Context, r *connect.Request[pb.ExplainRequest]) (*connect.Response[pb.ExplainResponse], error) {
 	m := r.Msg
-	a, err := h.s.use.Roster.Explain(ctx, caller(ctx), roster.Question{User: m.User, Device: m.Device, Kind: m.Kind, Name: m.Name, Login: m.Login, Verb: m.Verb})
+	a, err := h.s.use.Roster.Explain(ctx, caller(ctx), roster.Question{User: m.User, Device: m.Device, Kind: m.Kind, Name: m.Name, Login: m.Login, Verb: m.Verb,
+		DBUser: m.DbUser, DBName: m.DbName})
 	if err != nil {
 		return nil, err
 	}

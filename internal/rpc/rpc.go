@@ -20,10 +20,12 @@ import (
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/census"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/issuance"
 	"github.com/sallyport/sallyport/internal/login"
 	"github.com/sallyport/sallyport/internal/login/bots"
 	"github.com/sallyport/sallyport/internal/membership"
 	"github.com/sallyport/sallyport/internal/roster"
+	"github.com/sallyport/sallyport/internal/rpc/authority"
 	rpccensus "github.com/sallyport/sallyport/internal/rpc/census"
 	"github.com/sallyport/sallyport/internal/rpc/device"
 	rpcevent "github.com/sallyport/sallyport/internal/rpc/event"
@@ -49,6 +51,7 @@ type UseCases struct {
 	Trust      *trust.Service
 	Fleet      *fleetcase.Service
 	Membership *membership.Service
+	Issuance   *issuance.Service
 	Roster     *roster.Service
 	Census     *census.Service
 	Feed       *feed.Feed
@@ -115,6 +118,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(sallyportv1connect.NewTrustServiceHandler(&device.Handler{Use: s.use.Trust, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewFleetServiceHandler(&fleet.Handler{Use: s.use.Fleet, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewMembershipServiceHandler(&membershipHandler{s}, opts...))
+	mux.Handle(sallyportv1connect.NewAuthorityServiceHandler(&authority.Handler{Use: s.use.Issuance, Caller: caller}, opts...))
 	mux.Handle(sallyportv1connect.NewRosterServiceHandler(&rosterHandler{s}, opts...))
 	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&rpcfeed.Handler{Feed: s.use.Feed, Membership: s.use.Membership, Census: s.use.Census,
 		Audit: s.use.Audit, Caller: caller, Now: s.now, Log: s.log}, opts...))

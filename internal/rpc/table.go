@@ -54,6 +54,10 @@ var table = map[string]who{
 	"MembershipService/Join":  {anyone: true, own: true},
 	"MembershipService/Renew": {hosts: agents},
 
+	"AuthorityService/CertifyServed":         {hosts: []identity.HostRole{identity.RoleDB, identity.RoleKube, identity.RoleApp}},
+	"AuthorityService/CertifyDatabaseClient": {hosts: []identity.HostRole{identity.RoleDB}},
+	"AuthorityService/CertifyDatabaseServer": {kind: "authority", verb: "create"},
+
 	"RosterService/GetResource":       {verb: "read"},
 	"RosterService/ListResources":     {verb: "list"},
 	"RosterService/WriteResources":    {verb: "create|update"},

@@ -27,6 +27,7 @@ type Picture struct {
 	Locks       lock.Set
 	Settings    cluster.Settings
 	Servers     map[string]*identity.Server
+	Databases   map[string]*target.DatabaseServer
 	Logins      map[string]*identity.Login // later logins that sessions go on as, by device credential
 	Ended       map[string]*live.End       // sessions that an administrator ended, by id
 	Authorities Authorities
@@ -61,6 +62,15 @@ type Change struct {
 func (p *Picture) Decide(who *identity.User, where target.Target, what target.Action, now time.Time) (access.Decision, access.Input) {
 	in := access.Input{Identity: who, Target: where, Action: what, Roles: p.Roles, Locks: p.Locks, Settings: p.Settings, Now: now}
 	return access.Decide(in), in
+}
+
+// Assigned reports whether a resource was created by hand, and if so whether a host is among the agents that serve it.
+func (p *Picture) Assigned(h identity.Host, name string) (byHand, serves bool) {
+	d := p.Databases[name]
+	if d == nil || h.Role != identity.RoleDB {
+		return false, false
+	}
+	return true, len(d.Agents) == 0 || slices.Contains(d.Agents, h.ID) || h.Name != "" && slices.Contains(d.Agents, h.Name)
 }
 
 // HostLocked reports whether a lock refuses a host.
@@ -125,6 +135,8 @@ func (p *Picture) unshare(k manifest.Kind) {
 		p.Roles = own(p.Roles)
 	case manifest.Node:
 		p.Servers = own(p.Servers)
+	case manifest.DB:
+		p.Databases = own(p.Databases)
 	case manifest.FollowedLogin:
 		p.Logins = own(p.Logins)
 	case manifest.SessionEnd:
@@ -145,6 +157,8 @@ func (p *Picture) remove(r Ref) {
 		delete(p.Roles, r.Name)
 	case manifest.Node:
 		delete(p.Servers, r.Name)
+	case manifest.DB:
+		delete(p.Databases, r.Name)
 	case manifest.Cap:
 		p.Settings = cluster.Settings{} // and so every mode is required
 	case manifest.FollowedLogin:
@@ -163,6 +177,8 @@ func (p *Picture) put(r *manifest.Resource) {
 		p.Settings = *s
 	case *identity.Server:
 		p.Servers[s.ID] = s
+	case *target.DatabaseServer:
+		p.Databases[s.Name] = s
 	case *identity.Login:
 		p.Logins[s.Credential] = s
 	case *live.End:

@@ -53,8 +53,8 @@ type DatabaseTLS struct {
 
 // Check refuses what does not hold.
 func (d DatabaseServer) Check() error {
-	if d.Name == "" || len(d.Name) > 128 || !label.Name(d.Name) {
-		return fmt.Errorf("name: %q is not 1 to 128 printable ASCII characters without space, comma or equals sign", d.Name)
+	if err := checkName(d.Name); err != nil {
+		return err
 	}
 	if !slices.Contains(Protocols(), d.Protocol) {
 		return fmt.Errorf("protocol: unknown protocol %q, want postgres, mysql, redis or mongodb", d.Protocol)
@@ -65,9 +65,51 @@ func (d DatabaseServer) Check() error {
 	if d.TLS.CA != "" && d.TLS.CAFile != "" {
 		return fmt.Errorf("tls: ca and ca_file are two answers to one question")
 	}
-	for k, v := range d.Labels {
+	return checkLabels(d.Labels)
+}
+
+func checkName(name string) error {
+	if len(name) > 128 || !label.Name(name) || strings.ContainsAny(name, "/ ") {
+		return fmt.Errorf("name: %q is not 1 to 128 printable ASCII characters without space, comma, slash or equals sign", name)
+	}
+	return nil
+}
+
+func checkLabels(set label.Set) error {
+	for k, v := range set {
 		if !label.Name(k) || (v != "" && !label.Name(v)) {
 			return fmt.Errorf("labels: %q: %q is not printable ASCII without comma or equals sign", k, v)
+		}
+	}
+	return nil
+}
+
+// Served is one resource that an agent serves, as the roster shows it; its kind is that of the agent's role.
+type Served struct {
+	Name     string    `json:"name"`
+	Protocol Protocol  `json:"protocol,omitempty"`
+	Labels   label.Set `json:"labels,omitempty"`
+}
+
+// MaxServed is how many resources one agent may serve.
+const MaxServed = 1000
+
+// CheckServed refuses a list that does not hold: too long, a name twice, or a bad name or label.
+func CheckServed(list []Served) error {
+	if len(list) > MaxServed {
+		return fmt.Errorf("an agent serves %d resources at most, not %d", MaxServed, len(list))
+	}
+	seen := map[string]bool{}
+	for _, s := range list {
+		if err := checkName(s.Name); err != nil {
+			return err
+		}
+		if seen[SNIName(s.Name)] {
+			return fmt.Errorf("name: %q is there twice", s.Name)
+		}
+		seen[SNIName(s.Name)] = true
+		if err := checkLabels(s.Labels); err != nil {
+			return err
 		}
 	}
 	return nil

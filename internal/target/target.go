@@ -22,11 +22,13 @@ const (
 // Target is one thing that can be reached. Of an Administration target, Name is the resource kind (role, user, …) and
 // Object, where it is known, the resource itself as `where` predicates see it.
 type Target struct {
-	Kind   Kind           `json:"kind"`
-	ID     string         `json:"id,omitempty"`
-	Name   string         `json:"name"`
-	Labels label.Set      `json:"labels,omitempty"`
-	Object map[string]any `json:"-"`
+	Kind   Kind      `json:"kind"`
+	ID     string    `json:"id,omitempty"`
+	Name   string    `json:"name"`
+	Labels label.Set `json:"labels,omitempty"`
+	// Protocol is a database's.
+	Protocol Protocol       `json:"protocol,omitempty"`
+	Object   map[string]any `json:"-"`
 }
 
 // Replicate is the verb of a database connection that copies what is written there, Replication the entry of db_names that

@@ -19,9 +19,9 @@ func (t commands) access() *cobra.Command {
 }
 
 type explainFlags struct {
-	user, device, resource, login, verb string
-	session                             string
-	format                              console.Format
+	user, device, resource, login, verb, dbUser, dbName string
+	session                                             string
+	format                                              console.Format
 }
 
 func (t commands) accessExplain() *cobra.Command {
@@ -33,6 +33,8 @@ func (t commands) accessExplain() *cobra.Command {
 	c.Flags().StringVar(&f.device, "device", "", "the device that the user logs in on, by asset tag or id")
 	c.Flags().StringVar(&f.resource, "resource", "", "what is to be reached, as node/web-1, or a kind, as role")
 	c.Flags().StringVar(&f.login, "login", "", "the login on a node")
+	c.Flags().StringVar(&f.dbUser, "db-user", "", "the user in a database")
+	c.Flags().StringVar(&f.dbName, "db-name", "", "the database on its server")
 	c.Flags().StringVar(&f.verb, "verb", "", "what is to be done with a kind, as update")
 	c.Flags().StringVar(&f.session, "session", "", "a live session, by its id, instead: by which rule it lives, and what would end it")
 	tool.FormatFlag(c, &f.format)
@@ -54,7 +56,7 @@ func (t commands) explain(ctx context.Context, f explainFlags) error {
 	if err != nil {
 		return err
 	}
-	a, err := c.Explain(ctx, client.Question{User: f.user, Device: f.device, Kind: kind, Name: name, Login: f.login, Verb: f.verb})
+	a, err := c.Explain(ctx, client.Question{User: f.user, Device: f.device, Kind: kind, Name: name, Login: f.login, Verb: f.verb, DBUser: f.dbUser, DBName: f.dbName})
 	if err != nil {
 		return err
 	}
@@ -63,7 +65,7 @@ func (t commands) explain(ctx context.Context, f explainFlags) error {
 
 // explainSession explains a session that is there.
 func (t commands) explainSession(ctx context.Context, f explainFlags) error {
-	if f.user+f.device+f.resource+f.login+f.verb != "" {
+	if f.user+f.device+f.resource+f.login+f.verb+f.dbUser+f.dbName != "" {
 		return console.Usagef("--session says all: no other flag goes with it")
 	}
 	c, err := t.Cluster(ctx)

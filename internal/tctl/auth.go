@@ -15,7 +15,7 @@ import (
 )
 
 func (t commands) auth() *cobra.Command {
-	return console.Group("auth", "The cluster's authorities", "tctl auth export --type=ssh-host", t.authExport())
+	return console.Group("auth", "The cluster's authorities", "tctl auth export --type=ssh-host", t.authExport(), t.authSign())
 }
 
 func (t commands) authExport() *cobra.Command {

@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/hwkey/local"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/listener"
 	"github.com/sallyport/sallyport/internal/profile"
 	"github.com/sallyport/sallyport/internal/tsh/doctor"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
@@ -323,7 +324,7 @@ func (p person) NewOTP(_ context.Context, url string) (string, error) {
 
 func (a *app) logoutCommand() *cobra.Command {
 	return &cobra.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: tool.Exactly(0),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := profile.Open(a.Env)
 			if err != nil {
 				return err
@@ -334,6 +335,9 @@ func (a *app) logoutCommand() *cobra.Command {
 				return nil
 			}
 			if err != nil {
+				return err
+			}
+			if err := (listener.Client{Home: home.Dir()}).Stop(cmd.Context()); err != nil {
 				return err
 			}
 			if err := home.Logout(p); err != nil {

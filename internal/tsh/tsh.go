@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/client"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/tsh/db"
 	"github.com/sallyport/sallyport/internal/tsh/remote"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
@@ -65,7 +66,8 @@ func (a *app) root() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVarP(&a.Debug, "debug", "d", false, "print the causes of errors")
 	root.AddCommand(a.versionCommand(), a.loginCommand(), a.logoutCommand(), a.statusCommand(), a.deviceCommand(), a.passwdCommand())
-	root.AddCommand(remote.Commands(a.Tool)...)
+	root.AddCommand(remote.Commands(a.Tool, db.Proxy(a.Tool))...)
+	root.AddCommand(db.Command(a.Tool), a.ListenerCommand())
 	console.Program(root)
 	return root
 }

@@ -29,6 +29,7 @@ const (
 	ALPNAuth   = "sallyport-auth"
 	ALPNDial   = "sallyport-dial"
 	ALPNTunnel = "sallyport-tunnel"
+	ALPNMux    = "sallyport-mux" // many streams of one login over one TLS connection to an agent
 )
 
 // Door is a protocol's entry at an agent.
@@ -36,8 +37,10 @@ type Door string
 
 // The doors. DoorRPC is auth's own.
 const (
-	DoorSSH Door = "ssh"
-	DoorRPC Door = "rpc"
+	DoorSSH  Door = "ssh"
+	DoorRPC  Door = "rpc"
+	DoorDB   Door = "db"
+	DoorKube Door = "kube"
 )
 
 // Dial asks the proxy for a stream to a target.
@@ -79,6 +82,8 @@ type Header struct {
 	Client netip.AddrPort `json:"client"`
 	Target string         `json:"target,omitempty"`
 	Door   Door           `json:"door"`
+	// DBUser is whom the client means where its protocol does not say; the gate decides.
+	DBUser string `json:"db_user,omitempty"`
 }
 
 // maxFrame bounds a frame, in bytes.

@@ -868,12 +868,14 @@ func (x *ListTargetsRequest) GetQuery() string {
 }
 
 type Target struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Kind    string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Id      string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Name    string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Address string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Labels  map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// protocol is a database's.
+	Protocol      string `protobuf:"bytes,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -943,6 +945,13 @@ func (x *Target) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Target) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
 type ListTargetsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Targets       []*Target              `protobuf:"bytes,1,rep,name=targets,proto3" json:"targets,omitempty"`
@@ -1003,6 +1012,8 @@ type ExplainRequest struct {
 	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	Login         string                 `protobuf:"bytes,5,opt,name=login,proto3" json:"login,omitempty"`
 	Verb          string                 `protobuf:"bytes,6,opt,name=verb,proto3" json:"verb,omitempty"`
+	DbUser        string                 `protobuf:"bytes,7,opt,name=db_user,json=dbUser,proto3" json:"db_user,omitempty"`
+	DbName        string                 `protobuf:"bytes,8,opt,name=db_name,json=dbName,proto3" json:"db_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1075,6 +1086,20 @@ func (x *ExplainRequest) GetLogin() string {
 func (x *ExplainRequest) GetVerb() string {
 	if x != nil {
 		return x.Verb
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetDbUser() string {
+	if x != nil {
+		return x.DbUser
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetDbName() string {
+	if x != nil {
+		return x.DbName
 	}
 	return ""
 }
@@ -1597,26 +1622,29 @@ const file_sallyport_v1_roster_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x14\n" +
-	"\x05query\x18\x04 \x01(\tR\x05query\"\xcf\x01\n" +
+	"\x05query\x18\x04 \x01(\tR\x05query\"\xeb\x01\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x128\n" +
-	"\x06labels\x18\x05 \x03(\v2 .sallyport.v1.Target.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x05 \x03(\v2 .sallyport.v1.Target.LabelsEntryR\x06labels\x12\x1a\n" +
+	"\bprotocol\x18\x06 \x01(\tR\bprotocol\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
 	"\x13ListTargetsResponse\x12.\n" +
 	"\atargets\x18\x01 \x03(\v2\x14.sallyport.v1.TargetR\atargets\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\x8e\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\xc0\x01\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x14\n" +
 	"\x05login\x18\x05 \x01(\tR\x05login\x12\x12\n" +
-	"\x04verb\x18\x06 \x01(\tR\x04verb\"\xb3\x01\n" +
+	"\x04verb\x18\x06 \x01(\tR\x04verb\x12\x17\n" +
+	"\adb_user\x18\a \x01(\tR\x06dbUser\x12\x17\n" +
+	"\adb_name\x18\b \x01(\tR\x06dbName\"\xb3\x01\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +

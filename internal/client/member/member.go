@@ -152,6 +152,8 @@ type Follower struct {
 	Every    time.Duration // how often Served, and every session, is said again
 	Heads    func([]byte)
 	Sessions Sessions
+	// Again, which may be nil, receives when Served is to be said at once.
+	Again <-chan struct{}
 }
 
 // Follow runs the feed until it breaks or ctx ends. It goes on where the mirror is, or, where auth no longer knows what
@@ -228,6 +230,8 @@ func (f Follower) ping(ctx context.Context, stream *connect.BidiStreamForClient[
 		case <-tick.C:
 			due = true
 			tick.Reset(pingEvery(f.Mirror))
+		case <-f.Again:
+			due, served = true, time.Time{}
 		case <-news:
 			select { // what comes in a moment goes along
 			case <-time.After(tellAfter):

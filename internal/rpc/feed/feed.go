@@ -276,9 +276,15 @@ func parts(m *pb.FollowResponse) []*pb.FollowResponse {
 }
 
 // hidden reports whether a kind is none of this host's business: who logs in and whose session ended is for those that
-// carry sessions.
+// carry sessions, databases are for their agents.
 func (f *follower) hidden(k manifest.Kind) bool {
-	return f.host.Role == identity.RoleProxy && (k == manifest.FollowedLogin || k == manifest.SessionEnd)
+	switch k {
+	case manifest.FollowedLogin, manifest.SessionEnd:
+		return f.host.Role == identity.RoleProxy
+	case manifest.DB:
+		return f.host.Role != identity.RoleDB
+	}
+	return false
 }
 
 // shows reports whether the host is told of a host: proxies of all, which they have to find; others of themselves.

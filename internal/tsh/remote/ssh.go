@@ -20,10 +20,10 @@ import (
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
-// Commands are the package's commands of one run.
-func Commands(run *tool.Tool) []*cobra.Command {
+// Commands are the package's commands of one run; proxies are what else `tsh proxy` has.
+func Commands(run *tool.Tool, proxies ...*cobra.Command) []*cobra.Command {
 	a := commands{run}
-	return []*cobra.Command{a.lsCommand(), a.sshCommand(), a.scpCommand(), a.proxyCommand(), a.configCommand(), a.agentCommand()}
+	return []*cobra.Command{a.lsCommand(), a.sshCommand(), a.scpCommand(), a.proxyCommand(proxies), a.configCommand(), a.agentCommand()}
 }
 
 type commands struct{ *tool.Tool }
@@ -270,8 +270,8 @@ func unnamed(err error) error {
 	return err
 }
 
-func (a commands) proxyCommand() *cobra.Command {
-	return console.Group("proxy", "Lend connections to other programs", "ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web", &cobra.Command{Use: "ssh [user@]host[:port]", Short: "Be an OpenSSH ProxyCommand", Annotations: tool.AsSSH, Args: tool.Exactly(1),
+func (a commands) proxyCommand(others []*cobra.Command) *cobra.Command {
+	return console.Group("proxy", "Lend connections to other programs", "ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web", append(others, &cobra.Command{Use: "ssh [user@]host[:port]", Short: "Be an OpenSSH ProxyCommand", Annotations: tool.AsSSH, Args: tool.Exactly(1),
 		Example: "  ssh -o ProxyCommand='tsh proxy ssh %r@%h' root@web",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.Read()
@@ -291,7 +291,7 @@ func (a commands) proxyCommand() *cobra.Command {
 				return err
 			}
 			return a.pipe(cmd.Context(), conn)
-		}})
+		}})...)
 }
 
 // pipe copies between the program's own streams and a connection, until the far end is done.

@@ -1,0 +1,82 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/client/authority"
+	hosts "github.com/sallyport/sallyport/internal/client/member"
+	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/servers"
+	"github.com/sallyport/sallyport/internal/entry"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/target"
+	"github.com/sallyport/sallyport/internal/tunnel"
+)
+
+// startDatabases runs a database agent.
+func (d *daemon) startDatabases() error {
+	a, err := d.agent(identity.RoleDB, d.Config.NodeName)
+	if err != nil {
+		return err
+	}
+	certifier := authority.New(a.calls)
+	catalog := entry.NewCatalog(certifier, a.host(), a.log)
+	door := database.New(database.Config{Gate: a.gate, Servers: servers.New(certifier), Engines: engines()})
+	e, err := entry.New(entry.Config{Cluster: a.addr.Cluster, Pictures: a.mirror, Certificate: catalog.Certificate, Resource: catalog.Resource,
+		Protocols: []string{"postgresql"}, Log: a.log, Now: a.now,
+		Handle: func(ctx context.Context, v entry.Visit) {
+			r, ctx, done, ok := catalog.Open(ctx, v.Resource)
+			if !ok {
+				v.Conn.Close()
+				return
+			}
+			defer done()
+			db, _ := r.Spec.(*target.DatabaseServer)
+			door.Serve(ctx, v.Conn, database.Visit{User: v.User, From: v.From, Database: db})
+		}})
+	if err != nil {
+		return err
+	}
+	d.follow(a.calls, a.member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Again: catalog.Changed(), Served: func() *identity.Server {
+		return &identity.Server{Version: version(), Serves: catalog.Serves()}
+	}})
+	ready := make(chan struct{})
+	d.run("databases", func(ctx context.Context) error {
+		catalog.Run(ctx, func() ([]entry.Resource, <-chan struct{}) { return d.databases(a) }, func() { close(ready) })
+		return nil
+	})
+	select {
+	case <-ready:
+	case <-time.After(10 * time.Second): // auth is away: what is served comes when it is back
+	case <-d.ctx.Done():
+	}
+	d.serve(a, tunnel.DoorDB, func(ctx context.Context, s *tunnel.Stream) { e.Serve(ctx, s) })
+	return nil
+}
+
+// databases are those that this agent is to serve: of the config, and of those that were created, which win.
+func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
+	changed := a.mirror.Changed()
+	picture, _ := a.mirror.Current()
+	list := []entry.Resource{}
+	add := func(db *target.DatabaseServer) {
+		list = append(list, entry.Resource{Served: target.Served{Name: db.Name, Protocol: db.Protocol, Labels: db.Labels}, Spec: db})
+	}
+	for i := range d.Config.DB.Databases {
+		if db := &d.Config.DB.Databases[i]; picture.Databases[db.Name] == nil {
+			add(db)
+		}
+	}
+	for name, db := range picture.Databases {
+		if _, serves := picture.Assigned(a.host(), name); serves && db.Check() == nil {
+			add(db)
+		}
+	}
+	return list, changed
+}
+
+// engines are the protocols that this build speaks.
+func engines() map[target.Protocol]database.Engine {
+	return map[target.Protocol]database.Engine{}
+}

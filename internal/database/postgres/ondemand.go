@@ -1,0 +1,217 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+// madeGroup is the role that every user who is made on demand is a member of: by it they are told from others.
+const madeGroup = "sallyport-on-demand"
+
+// maker makes users on demand: CREATE ROLE … LOGIN, a member of madeGroup and of the roles that were granted. All agents
+// take one advisory lock for a user, and ask pg_stat_activity for sessions, so that several agents agree.
+type maker struct{}
+
+// Enable implements database.Maker.
+func (maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
+	return asAdmin(ctx, v, u, func(t *transaction) error {
+		row, err := t.row("SELECT r.oid::text, pg_has_role(r.oid, g.oid, 'MEMBER')::text, (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
+			"coalesce((SELECT string_agg(m.rolname, ',' ORDER BY m.rolname COLLATE \"C\") FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
+			"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2", u.User, madeGroup)
+		if err != nil {
+			return err
+		}
+		name := quote(u.User)
+		switch {
+		case row == nil:
+			if err := t.do("CREATE ROLE " + name + " LOGIN IN ROLE " + quote(madeGroup)); err != nil {
+				return err
+			}
+		case row[1] != "true":
+			return fault.New(fault.Conflict, "database user %q is there already, and Sallyport did not make it", u.User).WithReason("db_user_exists").
+				WithCause("users made on demand are members of %q", madeGroup).WithFix("name it in db_users of a role, or remove it from the server")
+		case row[2] != "0" && row[3] != strings.Join(u.Roles, ","):
+			return database.OtherRoles()
+		default:
+			if err := t.do("ALTER ROLE " + name + " LOGIN"); err != nil {
+				return err
+			}
+			if err := t.revoke(name, row[3], u.Roles); err != nil {
+				return err
+			}
+		}
+		for _, r := range u.Roles {
+			if err := t.do("GRANT " + quote(r) + " TO " + name); err != nil {
+				return fault.New(fault.Unavailable, "the database does not grant %q to %q", r, u.User).WithReason("db_roles").
+					WithCause("%s", fault.Plain(said(err))).WithFix("an administrator may look at db_roles, and at the rights of %q", v.Database.AdminUser)
+			}
+		}
+		return nil
+	})
+}
+
+// Disable implements database.Maker. It waits a little for the server to be done with the sessions that just ended.
+func (maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
+	return asAdmin(ctx, v, u, func(t *transaction) error {
+		for range 40 {
+			row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
+				"coalesce((SELECT string_agg(m.rolname, ',') FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
+				"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2 AND pg_has_role(r.oid, g.oid, 'MEMBER')", u.User, madeGroup)
+			if err != nil || row == nil {
+				return err
+			}
+			if row[0] == "0" {
+				if err := t.do("ALTER ROLE " + quote(u.User) + " NOLOGIN"); err != nil {
+					return err
+				}
+				return t.revoke(quote(u.User), row[1], nil)
+			}
+			if err := t.do("SELECT pg_stat_clear_snapshot(), pg_sleep(0.05)"); err != nil {
+				return err
+			}
+		}
+		return nil // another agent's, whose end disables it
+	})
+}
+
+// transaction is one of the admin user's.
+type transaction struct {
+	ctx  context.Context
+	conn *pgconn.PgConn
+}
+
+// asAdmin runs f in a transaction of the admin user, alone for this database user among all agents.
+func asAdmin(ctx context.Context, v *database.Visit, u database.OnDemand, f func(*transaction) error) (err error) {
+	conn, err := dialServer(ctx, v, v.Database.AdminUser, u.DBName, map[string]string{"application_name": "sallyport", "search_path": "pg_catalog"})
+	if err != nil {
+		return fault.New(fault.Unavailable, "the database does not let %q in, who makes users", v.Database.AdminUser).WithReason("admin_user").
+			WithCause("%s", fault.Plain(said(err))).WithFix("an administrator may look at admin_user of db/%s", v.Database.Name)
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		err = errors.Join(err, conn.Close(last))
+	}()
+	t := &transaction{ctx, conn}
+	if err := t.do("BEGIN"); err != nil {
+		return t.unmade(v, err)
+	}
+	if _, err := t.row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", "sallyport "+u.User); err != nil {
+		return t.unmade(v, err)
+	}
+	if err := t.group(); err != nil {
+		return t.unmade(v, err)
+	}
+	if err := f(t); err != nil {
+		return t.unmade(v, err)
+	}
+	if err := t.do("COMMIT"); err != nil {
+		return t.unmade(v, err)
+	}
+	return nil
+}
+
+// group makes madeGroup where it is missing; two agents may both find it so.
+func (t *transaction) group() error {
+	row, err := t.row("SELECT 'there' FROM pg_roles WHERE rolname = $1", madeGroup)
+	if err != nil || row != nil {
+		return err
+	}
+	if _, err := t.row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", madeGroup); err != nil {
+		return err
+	}
+	if row, err = t.row("SELECT 'there' FROM pg_roles WHERE rolname = $1", madeGroup); err != nil || row != nil {
+		return err
+	}
+	return t.do("CREATE ROLE " + quote(madeGroup) + " NOLOGIN")
+}
+
+func (t *transaction) unmade(v *database.Visit, err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f
+	}
+	return fault.New(fault.Unavailable, "the database user cannot be made").WithReason("db_user_unmade").
+		WithCause("%s", fault.Plain(said(err))).WithFix("an administrator may look at the rights of %q: it needs CREATEROLE", v.Database.AdminUser)
+}
+
+func said(err error) string {
+	var pg *pgconn.PgError
+	var s *serverError
+	switch {
+	case errors.As(err, &pg):
+		return fmt.Sprintf("%s %s", pg.Code, pg.Message)
+	case errors.As(err, &s):
+		return fmt.Sprintf("%s %s", s.said.Code, s.said.Message)
+	}
+	return fault.Of(err).Text
+}
+
+func (t *transaction) do(sql string) error {
+	_, err := t.conn.Exec(t.ctx, sql).ReadAll()
+	return err
+}
+
+// row is the first row, or nil.
+func (t *transaction) row(sql string, args ...string) ([]string, error) {
+	values := make([][]byte, len(args))
+	for i, a := range args {
+		values[i] = []byte(a)
+	}
+	got := t.conn.ExecParams(t.ctx, sql, values, nil, nil, nil).Read()
+	if got.Err != nil || len(got.Rows) == 0 {
+		return nil, got.Err
+	}
+	out := make([]string, len(got.Rows[0]))
+	for i, c := range got.Rows[0] {
+		out[i] = string(c)
+	}
+	return out, nil
+}
+
+// revoke takes the roles that are had, separated by commas, and not kept.
+func (t *transaction) revoke(name, had string, kept []string) error {
+	for r := range strings.SplitSeq(had, ",") {
+		if r == "" || contains(kept, r) {
+			continue
+		}
+		if err := t.do("REVOKE " + quote(r) + " FROM " + name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// connectAs is connect; a user made on demand that another agent disabled in between is enabled again.
+func connectAs(ctx context.Context, v *database.Visit, sess *database.Session, ask *request) (*upstream, error) {
+	u, made := sess.OnDemand()
+	for tries := 0; ; tries++ {
+		up, err := connect(ctx, v, ask)
+		var s *serverError
+		if err == nil || !made || tries == 3 || !errors.As(err, &s) || s.said.Code != "28000" {
+			return up, err
+		}
+		if err := (maker{}).Enable(ctx, v, u); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package listener
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/tunnel"
+)
+
+// door is one that is open.
+type door struct {
+	spec     Spec
+	listener net.Listener
+	guard    guard
+}
+
+// guard lets a local client in, and returns the connection with the resource's own protocol on it.
+type guard func(net.Conn) (net.Conn, error)
+
+// entryTime bounds what a local client has to say before it is let in, and reaching the resource.
+const entryTime = 15 * time.Second
+
+func (s Spec) key() string { return string(s.Role) + "\x00" + s.Resource }
+
+// openDoor opens a door, or finds it open; one that is there for something else is closed first.
+func (l *Listener) openDoor(ctx context.Context, s Spec) (Spec, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ctx.Err() != nil {
+		return s, fault.New(fault.Unavailable, "the listener is stopping").WithFix("try again")
+	}
+	l.active = time.Now()
+	if d := l.doors[s.key()]; d != nil {
+		if d.spec.same(s) {
+			return d.spec, nil
+		}
+		d.listener.Close()
+		delete(l.doors, s.key())
+	}
+	d, err := newDoor(s)
+	if err != nil {
+		return s, err
+	}
+	l.doors[s.key()] = d
+	l.wg.Go(func() { l.accept(ctx, d) })
+	return d.spec, nil
+}
+
+func (l *Listener) closeDoor(s Spec) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d := l.doors[s.key()]; d != nil {
+		d.listener.Close()
+		delete(l.doors, s.key())
+	}
+}
+
+func newDoor(s Spec) (*door, error) {
+	if s.Socket != "" {
+		if err := hwkey.MakeDir(filepath.Dir(s.Socket)); err != nil {
+			return nil, err
+		}
+		n, err := listenUnix(s.Socket)
+		return &door{s, n, func(c net.Conn) (net.Conn, error) { return c, nil }}, err
+	}
+	config, err := serverConfig(s.Home)
+	if err != nil {
+		return nil, err
+	}
+	n, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "port %d of this machine is held by another program", s.Port).WithReason("port_held").Wrapping(err).
+			WithFix("tsh %s login %s --port=0   (chooses another)", string(s.Role), s.Resource)
+	}
+	if a, ok := n.Addr().(*net.TCPAddr); ok {
+		s.Port = a.Port
+	}
+	return &door{s, n, guardFor(s.Protocol, config)}, nil
+}
+
+// listenUnix makes a socket for this user alone; one that is left over is replaced.
+func listenUnix(path string) (net.Listener, error) {
+	if st, err := os.Lstat(path); err == nil {
+		if st.Mode()&os.ModeSocket == 0 && st.Size() > 0 {
+			return nil, fault.New(fault.Exists, "%s is in the way and is no socket", path).WithReason("socket_held")
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	n, err := unixAlone(path)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "the socket %s cannot be made", path).WithReason("socket").WithCause("%v", err).Wrapping(err)
+	}
+	return n, nil
+}
+
+// accept serves a door until it is closed.
+func (l *Listener) accept(ctx context.Context, d *door) {
+	for {
+		c, err := d.listener.Accept()
+		if err != nil {
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				continue
+			}
+			return
+		}
+		if !l.begin(ctx, c) {
+			c.Close()
+			return
+		}
+		l.wg.Go(func() {
+			defer l.end(c)
+			l.carry(ctx, d, c)
+		})
+	}
+}
+
+// carry lets one local client in and joins it with a stream to the resource. What keeps it from there is told in the
+// resource's own protocol.
+func (l *Listener) carry(ctx context.Context, d *door, c net.Conn) {
+	_ = c.SetDeadline(time.Now().Add(entryTime))
+	inner, err := d.guard(c)
+	if err != nil {
+		return
+	}
+	dial, cancel := context.WithTimeout(ctx, entryTime)
+	up, err := l.stream(dial, d.spec)
+	cancel()
+	if err != nil {
+		_ = c.SetDeadline(time.Now().Add(entryTime))
+		refuse(inner, d.spec, fault.Of(err))
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	tunnel.Splice(inner, up)
+}
+
+// drainTime is how long a client that was refused may still send before its connection is closed: a close with unread
+// bytes would take the refusal away from it.
+const drainTime = 500 * time.Millisecond
+
+func drain(c net.Conn) {
+	_ = c.SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.CopyN(io.Discard, c, 64<<10)
+}

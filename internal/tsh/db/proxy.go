@@ -1,0 +1,128 @@
+package db
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/console"
+	"github.com/sallyport/sallyport/internal/device"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/listener"
+	"github.com/sallyport/sallyport/internal/profile"
+	"github.com/sallyport/sallyport/internal/target"
+	"github.com/sallyport/sallyport/internal/tsh/tool"
+	"github.com/sallyport/sallyport/internal/tunnel"
+)
+
+type proxyFlags struct {
+	chosen
+	tunnel bool
+}
+
+// Proxy is `tsh proxy db`.
+func Proxy(t *tool.Tool) *cobra.Command {
+	a := commands{t}
+	var f proxyFlags
+	c := &cobra.Command{Use: "db NAME", Short: "Hold a port of this machine open for a database, until interrupted", Args: tool.Exactly(1),
+		Long: "With --tunnel the port takes clients that show the certificate that tsh made for it, and the login's key is used behind it: the way for keys in hardware.\n" +
+			"Without it, the client's own TLS goes on to the database's agent, with the login's certificate and key as files.",
+		Example: "  tsh proxy db orders --tunnel --port=5433 --db-user=alice --db-name=shop\n  tsh proxy db orders --port=5433",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.portGiven = true
+			if f.tunnel {
+				return a.tunnelled(cmd.Context(), args[0], f.chosen)
+			}
+			return a.passed(cmd.Context(), args[0], f.chosen)
+		}}
+	f.flags(c)
+	c.Flags().BoolVar(&f.tunnel, "tunnel", false, "sign with the login's key for clients that cannot")
+	c.Flags().IntVar(&f.port, "port", 0, "the port, any that is free unless told")
+	return c
+}
+
+// tunnelled has the listener hold the port.
+func (a commands) tunnelled(ctx context.Context, name string, f chosen) error {
+	s, err := a.Load(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := a.choose(ctx, s, name, f)
+	if err != nil {
+		return err
+	}
+	d, err := a.open(ctx, s, c)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.Out, "Database %q is reached at %s until this is interrupted.\n\n", name, where(d))
+	describe(d).print(a.Out)
+	<-ctx.Done()
+	return a.Listener(s).Close(context.WithoutCancel(ctx), d)
+}
+
+// passed carries the client's own TLS to the agent.
+func (a commands) passed(ctx context.Context, name string, f chosen) error {
+	s, err := a.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if s.Key.Kind() != device.Software {
+		return fault.New(fault.Unsupported, "this login's key is in hardware, and no client can take it from a file").WithReason("hardware_key").
+			WithFix("tsh proxy db %s --tunnel", name)
+	}
+	c, err := a.choose(ctx, s, name, f)
+	if err != nil {
+		return err
+	}
+	if c.Protocol == target.MySQL {
+		return fault.New(fault.Unsupported, "MySQL's own TLS cannot be passed on: the server speaks first").WithReason("protocol").WithFix("tsh proxy db %s --tunnel", name)
+	}
+	key, err := exportKey(s)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(f.port)))
+	if err != nil {
+		return fault.New(fault.Unavailable, "port %d of this machine is held by another program", f.port).WithReason("port_held").Wrapping(err).WithFix("tsh proxy db %s --port=0", name)
+	}
+	a.printPassed(s, c, l.Addr().(*net.TCPAddr).Port, key)
+	return listener.Pass(ctx, l, c.Protocol, func(ctx context.Context) (net.Conn, error) {
+		return s.Address.Stream(ctx, tunnel.Dial{Target: name, Door: tunnel.DoorDB, Ticket: s.Login.DialTicket})
+	})
+}
+
+// exportKey writes the login's key, which is a file anyway, as clients read it; a logout removes it.
+func exportKey(s *tool.State) (string, error) {
+	f, err := hwkey.ReadFile(s.Home.KeyFile(s.Profile))
+	if err != nil {
+		return "", err
+	}
+	path := s.Home.PEMKeyFile(s.Profile)
+	return path, profile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: f.Private}))
+}
+
+func (a commands) printPassed(s *tool.State, c choice, port int, key string) {
+	name := identity.Host{Role: identity.RoleDB, Cluster: s.Profile.Cluster}.ServedDNSName(c.Name)
+	ca, cert := s.Home.AuthorityFile(s.Profile), s.Home.CertificateFile(s.Profile)
+	fmt.Fprintf(a.Out, "Database %q (%s) is reached at 127.0.0.1:%d until this is interrupted.\n\n", c.Name, name, port)
+	row := func(k, v string) { fmt.Fprintf(a.Out, "%-10s %s\n", k+":", console.Safe(v)) }
+	row("Host", name+", at 127.0.0.1")
+	row("Port", strconv.Itoa(port))
+	row("CA", ca)
+	row("Cert", cert)
+	row("Key", key)
+	if c.Protocol == target.PostgreSQL {
+		d := "host=" + name + " hostaddr=127.0.0.1 port=" + strconv.Itoa(port) + " sslmode=verify-full sslrootcert=" + conninfo(ca) + " sslcert=" + conninfo(cert) + " sslkey=" + conninfo(key) + " user=" + conninfo(c.DBUser)
+		if c.DBName != "" {
+			d += " dbname=" + conninfo(c.DBName)
+		}
+		row("Command", "psql "+shellQuoted(d))
+	}
+}
