@@ -24,6 +24,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/contact"
 	"github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/device"
@@ -151,7 +152,7 @@ func (w *world) crowd(ctx context.Context) (*crowd, error) {
 	}
 	pin := regexp.MustCompile(`CA pin +(\S+)`).FindStringSubmatch(string(raw))
 	proxy := regexp.MustCompile(`people type ([^)]+)\)`).FindStringSubmatch(string(raw))
-	authority, err := client.FirstContact(ctx, proxy[1], []string{pin[1]}, false)
+	authority, err := contact.Proxy(ctx, proxy[1], []string{pin[1]}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +306,7 @@ func (w *world) heartbeats(ctx context.Context) ([]row, error) {
 	listen := regexp.MustCompile(`auth +([0-9.:]+), admin`).FindStringSubmatch(out)
 	proxy := regexp.MustCompile(`people type ([^)]+)\)`).FindStringSubmatch(out)
 	pin := regexp.MustCompile(`CA pin +(\S+)`).FindStringSubmatch(out)
-	authority, err := client.FirstContact(ctx, proxy[1], []string{pin[1]}, false)
+	authority, err := contact.Proxy(ctx, proxy[1], []string{pin[1]}, false)
 	if err != nil {
 		return nil, err
 	}

@@ -9,18 +9,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"math/big"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/outbound"
@@ -132,37 +129,6 @@ func TestWhatAnswers(t *testing.T) {
 			}
 			if f := fault.Of(err); f.Reason != c.reason || !strings.Contains(f.Text+" "+f.Cause, c.says) {
 				t.Fatalf("%+v", f)
-			}
-		})
-	}
-}
-
-// TestFirstContact shows an authority over a connection that a stranger's roots do not verify.
-func TestFirstContact(t *testing.T) {
-	own, other := newAuthority(t), newAuthority(t)
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/sallyport/v1/ca" {
-			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: own.cert.Raw})
-		}
-	}))
-	defer srv.Close()
-	addr := srv.Listener.Addr().String()
-	for _, c := range []struct {
-		name     string
-		pins     []string
-		insecure bool
-		reason   string
-	}{
-		{"the pin", []string{cluster.Pin(other.cert), " " + strings.ToUpper(cluster.Pin(own.cert))}, false, ""},
-		{"another pin", []string{cluster.Pin(other.cert)}, false, "pin_mismatch"},
-		{"another pin, insecure", []string{cluster.Pin(other.cert)}, true, "pin_mismatch"},
-		{"insecure", nil, true, ""},
-		{"neither", nil, false, "first_contact"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			cert, err := FirstContact(t.Context(), addr, c.pins, c.insecure)
-			if c.reason == "" && (err != nil || !cert.Equal(own.cert)) || c.reason != "" && !fault.Because(err, c.reason) {
-				t.Fatalf("%v", err)
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/client"
 	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/daemon/host"
 	"github.com/sallyport/sallyport/internal/gate"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/snapshot"
@@ -19,7 +20,7 @@ import (
 
 // agent is what the agents of one role have: who they are, what they decide by, and where they write.
 type agent struct {
-	*member
+	*host.Member
 	addr   client.Address
 	calls  *client.Cluster
 	mirror *snapshot.Mirror
@@ -39,13 +40,13 @@ func (d *daemon) agent(role identity.HostRole, name string) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &agent{member: m, log: d.Log.With("part", string(role)), mirror: snapshot.NewMirror(bootTime)}
-	if a.addr, err = m.address(proxyAddr); err != nil {
+	a := &agent{Member: m, log: d.Log.With("part", string(role)), mirror: snapshot.NewMirror(bootTime)}
+	if a.addr, err = m.Address(proxyAddr); err != nil {
 		return nil, err
 	}
 	a.calls = a.addr.CallWith(m.Certificate)
 	d.later(a.calls.Close)
-	a.events, err = spool.Open(spool.Config{Dir: filepath.Join(d.Config.DataDir, "audit", string(role)), Writer: m.host().ID, Cluster: a.addr.Cluster, Now: time.Now})
+	a.events, err = spool.Open(spool.Config{Dir: filepath.Join(d.Config.DataDir, "audit", string(role)), Writer: m.Host().ID, Cluster: a.addr.Cluster, Now: time.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +62,7 @@ func (d *daemon) agent(role identity.HostRole, name string) (*agent, error) {
 		return nil
 	})
 	a.now = func() time.Time { return a.mirror.Time(time.Now()) }
-	a.gate = gate.New(a.mirror, a.events, m.host(), a.now)
+	a.gate = gate.New(a.mirror, a.events, m.Host(), a.now)
 	d.run("gate", func(ctx context.Context) error { a.gate.Run(ctx); return nil })
 	d.state.Cluster, d.state.CAPin = a.addr.Cluster, cluster.Pin(a.addr.Authority)
 	return a, nil
@@ -69,7 +70,7 @@ func (d *daemon) agent(role identity.HostRole, name string) (*agent, error) {
 
 // serve keeps the tunnel to the proxy and hands the streams of a door to handle.
 func (d *daemon) serve(a *agent, door tunnel.Door, handle func(context.Context, *tunnel.Stream)) {
-	d.run(string(a.role), func(ctx context.Context) error {
+	d.run(string(a.Host().Role), func(ctx context.Context) error {
 		return retry(ctx, a.log, "tunnel", func(ctx context.Context) error {
 			mux, err := a.addr.Tunnel(ctx, a.Certificate())
 			if err != nil {

@@ -7,6 +7,8 @@ import (
 	"github.com/sallyport/sallyport/internal/client/authority"
 	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/mysql"
+	"github.com/sallyport/sallyport/internal/database/postgres"
 	"github.com/sallyport/sallyport/internal/database/servers"
 	"github.com/sallyport/sallyport/internal/entry"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -21,7 +23,7 @@ func (d *daemon) startDatabases() error {
 		return err
 	}
 	certifier := authority.New(a.calls)
-	catalog := entry.NewCatalog(certifier, a.host(), a.log)
+	catalog := entry.NewCatalog(certifier, a.Host(), a.log)
 	door := database.New(database.Config{Gate: a.gate, Servers: servers.New(certifier), Engines: engines()})
 	e, err := entry.New(entry.Config{Cluster: a.addr.Cluster, Pictures: a.mirror, Certificate: catalog.Certificate, Resource: catalog.Resource,
 		Protocols: []string{"postgresql"}, Log: a.log, Now: a.now,
@@ -38,7 +40,7 @@ func (d *daemon) startDatabases() error {
 	if err != nil {
 		return err
 	}
-	d.follow(a.calls, a.member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Again: catalog.Changed(), Served: func() *identity.Server {
+	d.follow(a.calls, a.Member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Again: catalog.Changed(), Served: func() *identity.Server {
 		return &identity.Server{Version: version(), Serves: catalog.Serves()}
 	}})
 	ready := make(chan struct{})
@@ -69,7 +71,7 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 		}
 	}
 	for name, db := range picture.Databases {
-		if _, serves := picture.Assigned(a.host(), name); serves && db.Check() == nil {
+		if _, serves := picture.Assigned(a.Host(), name); serves && db.Check() == nil {
 			add(db)
 		}
 	}
@@ -78,5 +80,5 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 
 // engines are the protocols that this build speaks.
 func engines() map[target.Protocol]database.Engine {
-	return map[target.Protocol]database.Engine{}
+	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}}
 }

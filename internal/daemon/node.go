@@ -33,18 +33,18 @@ func (d *daemon) startNode() error {
 	if err != nil {
 		return err
 	}
-	d.follow(a.calls, a.member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Served: func() *identity.Server {
+	d.follow(a.calls, a.Member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Served: func() *identity.Server {
 		return &identity.Server{Labels: d.Config.SSH.Labels, Version: version()}
 	}})
-	door, err := node.New(node.Config{Host: a.host(), HostKey: a.HostKey, Gate: a.gate, Recorder: a.events, Pictures: a.mirror,
+	door, err := node.New(node.Config{Host: a.Host(), HostKey: a.HostKey, Gate: a.gate, Recorder: a.events, Pictures: a.mirror,
 		Labels: func() label.Set { return d.Config.SSH.Labels }, Log: a.log, Now: a.now, SFTP: []string{d.Executable, "sftp-server"}})
 	if err != nil {
 		return err
 	}
 	d.serve(a, tunnel.DoorSSH, func(ctx context.Context, s *tunnel.Stream) { door.Handle(ctx, s) })
-	d.state.Node = a.host().Name
+	d.state.Node = a.Host().Name
 	if d.state.Node == "" {
-		d.state.Node = a.host().ID
+		d.state.Node = a.Host().ID
 	}
 	return nil
 }

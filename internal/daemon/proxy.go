@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/client"
 	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/cluster"
+	"github.com/sallyport/sallyport/internal/daemon/host"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/membership"
@@ -35,7 +36,7 @@ func (d *daemon) startProxy() error {
 		l.Close()
 		return err
 	}
-	addr, err := m.address(authAddr)
+	addr, err := m.Address(authAddr)
 	if err != nil {
 		return err
 	}
@@ -81,22 +82,22 @@ func publicAddr(given []string, bound string) []string {
 }
 
 // follow keeps a mirror by the feed, and the member's certificates renewed.
-func (d *daemon) follow(c *client.Cluster, m *member, f hosts.Follower) {
-	f.Every, f.Heads = membership.PresenceEvery, d.keepHeads(m.role)
-	log := d.Log.With("part", string(m.role))
-	d.run("feed of "+string(m.role), func(ctx context.Context) error {
+func (d *daemon) follow(c *client.Cluster, m *host.Member, f hosts.Follower) {
+	f.Every, f.Heads = membership.PresenceEvery, d.keepHeads(m.Host().Role)
+	log := d.Log.With("part", string(m.Host().Role))
+	d.run("feed of "+string(m.Host().Role), func(ctx context.Context) error {
 		return retry(ctx, log, "feed", func(ctx context.Context) error {
 			return hosts.New(c).Follow(ctx, f)
 		})
 	})
-	d.run("certificates of "+string(m.role), func(ctx context.Context) error { return m.keepRenewed(ctx, c) })
+	d.run("certificates of "+string(m.Host().Role), func(ctx context.Context) error { return m.KeepRenewed(ctx, c) })
 }
 
 // keepHeads writes each signed list of audit heads beside the host's own state: a cut log then shows there.
 func (d *daemon) keepHeads(role identity.HostRole) func([]byte) {
 	file := strings.TrimSuffix(d.memberFile(role), ".json") + ".heads.json"
 	return func(raw []byte) {
-		if err := writeFile(file, raw); err != nil {
+		if err := host.WriteFile(file, raw); err != nil {
 			d.Log.Warn("audit heads were not kept", "err", err)
 		}
 	}

@@ -119,7 +119,11 @@ func (s *Session) over(cause error) {
 	if kind == "" {
 		kind = event.SessionEnd
 	}
-	ev := event.Event{Kind: kind, Success: true, Session: &event.Session{Reason: "closed"}}
+	start := s.asked().Start
+	ev := event.Event{Kind: kind, Success: true, Session: &event.Session{Reason: "closed"}, Action: start.Action}
+	if start.Session != nil {
+		ev.Session.Protocol = start.Session.Protocol
+	}
 	if cause != nil {
 		ev.Session.Reason, ev.Message = fault.Of(cause).Reason, fault.Of(cause).Text
 	}

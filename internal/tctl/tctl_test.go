@@ -32,7 +32,7 @@ func TestUsage(t *testing.T) {
 		{"bad name", "users add al,ice --roles=a", "metadata.name", 1},
 		{"bad format", "users ls --format=xml", `--format: "xml" is none of text, json, yaml`, 2},
 		{"unknown kind", "get rolles", `unknown kind "rolles"`, 1},
-		{"kind without a door", "get db", "kind db is not enforced by this build", 1},
+		{"kind without a door", "get app", "kind app is not enforced by this build", 1},
 		{"rm of a kind", "rm role", "tctl rm role/NAME", 2},
 		{"edit of a kind", "edit role", "tctl edit role/NAME", 2},
 		{"no device named", "devices rm", "either --device-id or --asset-tag must be set", 2},

@@ -15,6 +15,7 @@ import (
 	"rsc.io/qr"
 
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/contact"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -22,7 +23,6 @@ import (
 	"github.com/sallyport/sallyport/internal/hwkey"
 	"github.com/sallyport/sallyport/internal/hwkey/local"
 	"github.com/sallyport/sallyport/internal/identity"
-	"github.com/sallyport/sallyport/internal/listener"
 	"github.com/sallyport/sallyport/internal/profile"
 	"github.com/sallyport/sallyport/internal/tsh/doctor"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
@@ -122,7 +122,7 @@ func (a *app) destination(ctx context.Context, f loginFlags) (*tool.State, error
 		return nil, err
 	}
 	if len(f.pins) > 0 {
-		if err := client.MatchPin(authority, f.pins); err != nil {
+		if err := contact.MatchPin(authority, f.pins); err != nil {
 			return nil, err
 		}
 	}
@@ -145,7 +145,7 @@ func (a *app) firstContact(ctx context.Context, f loginFlags) (*profile.Profile,
 	if !strings.Contains(strings.TrimPrefix(proxy, "["), ":") {
 		proxy += ":3080"
 	}
-	authority, err := client.FirstContact(ctx, proxy, f.pins, f.insecure)
+	authority, err := contact.Proxy(ctx, proxy, f.pins, f.insecure)
 	if fault.Because(err, "first_contact") && a.Interactive() {
 		fmt.Fprintf(a.Err, "The server at %s is not known. Its CA pin is\n  %s\nCompare it with `tctl status` on the server.\n", proxy, cluster.Pin(authority))
 		var yes bool
@@ -320,32 +320,6 @@ func (p person) NewOTP(_ context.Context, url string) (string, error) {
 	}
 	fmt.Fprintln(p.Err, url)
 	return p.Ask("One-time code: ")
-}
-
-func (a *app) logoutCommand() *cobra.Command {
-	return &cobra.Command{Use: "logout", Short: "Remove certificates and session keys", Example: "  tsh logout", Args: tool.Exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			home, err := profile.Open(a.Env)
-			if err != nil {
-				return err
-			}
-			p, err := home.Current()
-			if fault.Is(err, fault.NotFound) {
-				fmt.Fprintln(a.Out, "Not logged in.")
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if err := (listener.Client{Home: home.Dir()}).Stop(cmd.Context()); err != nil {
-				return err
-			}
-			if err := home.Logout(p); err != nil {
-				return err
-			}
-			fmt.Fprintf(a.Out, "Logged out of %s.\n", p.Cluster)
-			return nil
-		}}
 }
 
 func (a *app) passwdCommand() *cobra.Command {

@@ -65,7 +65,7 @@ func (a *app) root() *cobra.Command {
 		Example: "  tsh login --proxy=proxy.example.com:3080 --user=alice\n  tsh ssh root@web\n  tsh device enroll --current-device",
 	}
 	root.PersistentFlags().BoolVarP(&a.Debug, "debug", "d", false, "print the causes of errors")
-	root.AddCommand(a.versionCommand(), a.loginCommand(), a.logoutCommand(), a.statusCommand(), a.deviceCommand(), a.passwdCommand())
+	root.AddCommand(a.versionCommand(), a.loginCommand(), a.LogoutCommand(), a.statusCommand(), a.deviceCommand(), a.passwdCommand())
 	root.AddCommand(remote.Commands(a.Tool, db.Proxy(a.Tool))...)
 	root.AddCommand(db.Command(a.Tool), a.ListenerCommand())
 	console.Program(root)

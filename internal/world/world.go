@@ -19,6 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/ceremony"
 	"github.com/sallyport/sallyport/internal/client"
+	"github.com/sallyport/sallyport/internal/client/contact"
 	"github.com/sallyport/sallyport/internal/client/enroll"
 	"github.com/sallyport/sallyport/internal/config"
 	"github.com/sallyport/sallyport/internal/daemon"
@@ -156,7 +157,7 @@ func (w *World) Role(r role.Role) { w.Write(&r) }
 // Address is the way to the cluster through its proxy.
 func (w *World) Address() client.Address {
 	w.t.Helper()
-	authority, err := client.FirstContact(w.t.Context(), w.State.Listen, []string{w.State.CAPin}, false)
+	authority, err := contact.Proxy(w.t.Context(), w.State.Listen, []string{w.State.CAPin}, false)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -107,15 +107,16 @@ func (s *servers) Password(_ *target.DatabaseServer, user string) (string, bool,
 
 // world is a door with a real gate and a real spool before the real server. Whoever connects is the user of the moment.
 type world struct {
-	t       testing.TB
-	pg      *pgserver.Server
-	mirror  *snapshot.Mirror
-	spool   *spool.Spool
-	engine  *Engine
-	door    *database.Door
-	db      *target.DatabaseServer
-	servers *servers
-	addr    string
+	t        testing.TB
+	pg       *pgserver.Server
+	mirror   *snapshot.Mirror
+	spool    *spool.Spool
+	engine   *Engine
+	door     *database.Door
+	db       *target.DatabaseServer
+	servers  *servers
+	addr     string
+	spoolDir string
 
 	mu       sync.Mutex
 	who      *identity.User
@@ -145,8 +146,9 @@ func newWorld(t testing.TB, roles ...*role.Role) *world {
 	}
 	w.apply(c)
 	w.mirror.Confirm(w.mirror.Now())
+	w.spoolDir = t.TempDir()
 	var err error
-	if w.spool, err = spool.Open(spool.Config{Dir: t.TempDir(), Writer: agentID, Cluster: "example.com", Now: time.Now}); err != nil {
+	if w.spool, err = spool.Open(spool.Config{Dir: w.spoolDir, Writer: agentID, Cluster: "example.com", Now: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	w.db = &target.DatabaseServer{Name: "pg", Protocol: target.PostgreSQL, URI: w.pg.Addr, AdminUser: "maker"}

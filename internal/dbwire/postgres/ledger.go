@@ -291,6 +291,8 @@ func (l *Ledger) Answer(kind byte, body []byte, record func(Outcome)) (instead [
 		l.slack--
 		l.pop()
 		it = l.front()
+	} else if it != nil && it.kind != 'S' {
+		l.slack = 0
 	}
 	fits := it != nil
 	switch kind {
@@ -444,9 +446,8 @@ func (l *Ledger) ready(body []byte, record func(Outcome)) error {
 		return fmt.Errorf("ready for no query")
 	}
 	if it.kind != 'S' {
+		l.slack = 0
 		l.report(it, Outcome{}, record)
-	} else if l.slack > 0 {
-		l.slack--
 	}
 	l.pop()
 	if len(l.portals) > 0 && len(body) > 0 && body[0] == 'I' {

@@ -43,14 +43,24 @@ type details struct {
 	Socket   string          `json:"socket,omitempty"`
 	User     string          `json:"user,omitempty"`
 	Database string          `json:"database,omitempty"`
-	CA       string          `json:"ca,omitempty"`
-	Cert     string          `json:"cert,omitempty"`
-	Key      string          `json:"key,omitempty"`
-	URI      string          `json:"uri,omitempty"`
-	Command  string          `json:"command"`
-	env      []string        // NAME=VALUE for the usual clients
-	args     []string        // of the program, which programs name
+	files
+	URI     string `json:"uri,omitempty"`
+	Command string `json:"command"`
+	usual
+}
+
+// files are what clients of a port need.
+type files struct {
+	CA   string `json:"ca,omitempty"`
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
+}
+
+// usual is how the protocol's usual clients are run: their environment (NAME=VALUE), their names, and their arguments.
+type usual struct {
+	env      []string
 	programs []string
+	args     []string
 }
 
 // describe words a door for the clients of its protocol.

@@ -1,0 +1,158 @@
+//go:build linux
+
+package postgres
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/label"
+	"github.com/sallyport/sallyport/internal/role"
+)
+
+func making(roles ...string) *role.Role {
+	return &role.Role{Name: "making", Options: role.Options{CreateDBUserMode: role.DBUsersKeep},
+		Allow: role.Conditions{DBLabels: label.Selector{"*": {"*"}}, DBNames: []string{"orders"}, DBRoles: roles}}
+}
+
+// user is what the server says of a database user: whether it may log in, and its roles.
+func (w *world) user(name string) string {
+	w.t.Helper()
+	out, err := w.pg.Admin("postgres", "SELECT r.rolcanlogin, (SELECT string_agg(m.rolname, ',' ORDER BY m.rolname) FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid) FROM pg_roles r WHERE rolname = '"+name+"'")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// as makes whoever connects next a user of another name.
+func (w *world) as(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u := *w.who
+	u.Name = name
+	w.who = &u
+}
+
+func (w *world) ended(n int) {
+	w.t.Helper()
+	for range 1000 {
+		if len(w.events(event.DBSessionEnd)) >= n {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	w.t.Fatal("a session did not end")
+}
+
+func TestOnDemand(t *testing.T) {
+	w := newWorld(t, making("sales", "stock"))
+	ctx := t.Context()
+	w.as("anna") // made here alone
+	c := w.connect("anna", "orders")
+	var n int
+	if err := c.QueryRow(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil || n != 1000 {
+		t.Fatal(n, err)
+	}
+	if got := w.user("anna"); got != "t|sales,sallyport-on-demand,stock" {
+		t.Fatal(got)
+	}
+	second := w.connect("anna", "orders")
+	c.Close(ctx)
+	w.ended(1)
+	if got := w.user("anna"); got != "t|sales,sallyport-on-demand,stock" {
+		t.Fatalf("with a session left: %s", got)
+	}
+	second.Close(ctx)
+	w.ended(2)
+	if got := w.user("anna"); got != "f|sallyport-on-demand" {
+		t.Fatalf("after the last session: %s", got)
+	}
+	if _, err := w.try("alice2", "orders"); pgError(t, err).Code != "28000" {
+		t.Fatal("another name is made")
+	}
+	// A session whose roles change is cut, and the next has the new ones.
+	c = w.connect("anna", "orders")
+	w.put(making("stock"))
+	if _, err := c.Exec(ctx, "SELECT pg_sleep(5)"); !strings.Contains(pgError(t, err).Message, "have changed") {
+		t.Fatal(err)
+	}
+	w.ended(3)
+	c = w.connect("anna", "orders")
+	if got := w.user("anna"); got != "t|sallyport-on-demand,stock" {
+		t.Fatal(got)
+	}
+	c.Close(ctx)
+	w.ended(4)
+}
+
+// TestOnDemandRefusals: a user that is there already is nobody's to take over, and a role that cannot be granted leaves
+// nothing.
+func TestOnDemandRefusals(t *testing.T) {
+	w := newWorld(t, making("sales"))
+	w.as("alice2")
+	_, err := w.try("alice2", "orders")
+	if pg := pgError(t, err); !strings.Contains(pg.Message, "there already") || pg.Hint == "" {
+		t.Fatal(err)
+	}
+	if got := w.user("alice2"); got != "t|" {
+		t.Fatal(got)
+	}
+	w.as("bertha")
+	w.put(making("no such role"))
+	if _, err := w.try("bertha", "orders"); !strings.Contains(pgError(t, err).Message, `does not grant "no such role"`) {
+		t.Fatal(err)
+	}
+	w.put(making("pg_signal_backend"), making())
+	if got := w.user("bertha"); got != "" {
+		t.Fatalf("a user that was refused is there: %s", got)
+	}
+	w.as("maker")
+	if _, err := w.try("maker", "orders"); !strings.Contains(pgError(t, err).Message, "makes others") {
+		t.Fatal(err)
+	}
+	w.as("bertha")
+	db := *w.db
+	db.AdminUser = ""
+	w.mu.Lock()
+	w.db = &db
+	w.mu.Unlock()
+	if _, err := w.try("bertha", "orders"); !strings.Contains(pgError(t, err).Detail, "no admin_user") {
+		t.Fatal(err)
+	}
+}
+
+// TestOnDemandAgents has two agents begin and end sessions of one user at once: whoever is let in can work, and after the
+// last the user is disabled.
+func TestOnDemandAgents(t *testing.T) {
+	a, b := newWorld(t, making("sales")), newWorld(t, making("sales"))
+	a.as("clara")
+	b.as("clara")
+	var all sync.WaitGroup
+	for _, w := range []*world{a, b} {
+		for range 3 {
+			all.Go(func() {
+				for range 5 {
+					c, err := w.try("clara", "orders")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if _, err := c.Exec(t.Context(), "SELECT count(*) FROM t"); err != nil {
+						t.Error(err)
+					}
+					c.Close(t.Context())
+				}
+			})
+		}
+	}
+	all.Wait()
+	a.ended(15)
+	b.ended(15)
+	if got := a.user("clara"); got != "f|sallyport-on-demand" {
+		t.Fatal(got)
+	}
+}

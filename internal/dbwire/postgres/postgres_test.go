@@ -1,0 +1,417 @@
+package postgres
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestA78_SecretsAreMasked holds that no secret of a statement is kept, and that what is no secret is.
+func TestA78_SecretsAreMasked(t *testing.T) {
+	for sql, want := range map[string]string{
+		"SELECT 1":                          "",
+		"CREATE USER bob PASSWORD 's3cret'": "CREATE USER bob PASSWORD '***'",
+		"create role bob with login encrypted password E's3\\'cret' valid until 'x'":   "create role bob with login encrypted password E'***' valid until 'x'",
+		"ALTER ROLE bob PASSWORD /* a ' comment */ $tag$s3cret$tag$;SELECT 'x'":        "ALTER ROLE bob PASSWORD /* a ' comment */ $tag$***$tag$;SELECT 'x'",
+		"ALTER USER bob PASSWORD 's3''cret'":                                           "ALTER USER bob PASSWORD '***'",
+		"ALTER USER bob PASSWORD 's3'\n'cret'":                                         "ALTER USER bob PASSWORD '***'\n'***'",
+		"ALTER USER bob PASSWORD U&'s3\\0063ret'":                                      "ALTER USER bob PASSWORD U&'***'",
+		"ALTER USER bob PASSWORD \"s3cret\"":                                           "ALTER USER bob PASSWORD \"***\"",
+		"ALTER USER bob PASSWORD s3cret":                                               "ALTER USER bob PASSWORD ***",
+		"ALTER USER bob PASSWORD NULL":                                                 "ALTER USER bob PASSWORD NULL",
+		"ALTER USER bob PASSWORD 's3cret":                                              "ALTER USER bob PASSWORD '***",
+		"ALTER USER bob /* '*/ PASSWORD 's3cret'":                                      "ALTER USER bob /* '*/ PASSWORD '***'",
+		"CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'u', password 's3cret')":     "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'u', password '***')",
+		"SELECT * FROM dblink('host=h password=s3cret user=u', 'SELECT 1')":            "SELECT * FROM dblink('host=h password=*** user=u', 'SELECT 1')",
+		"SELECT dblink_connect('host=h password=''s3 cret'' user=u')":                  "SELECT dblink_connect('host=h password=''***'' user=u')",
+		"CREATE SUBSCRIPTION s CONNECTION 'postgres://u:s3cret@h/db' PUBLICATION p":    "CREATE SUBSCRIPTION s CONNECTION 'postgres://u:***@h/db' PUBLICATION p",
+		"SELECT pgp_sym_encrypt(body, 's3cret') FROM t WHERE a = 'b'":                  "SELECT pgp_sym_encrypt(body, '***') FROM t WHERE a = 'b'",
+		"SELECT crypt('s3cret', gen_salt('bf'))":                                       "SELECT crypt('***', gen_salt('***'))",
+		"UPDATE users SET password = 's3cret' WHERE name = 'bob'":                      "UPDATE users SET password = '***' WHERE name = 'bob'",
+		"UPDATE users SET \"password\" = 's3cret' WHERE name = 'bob'":                  "UPDATE users SET \"password\" = '***' WHERE name = 'bob'",
+		"SELECT f(password => 's3cret', b := 'x')":                                     "SELECT f(password => '***', b := 'x')",
+		"SELECT password, 'kept' FROM users":                                           "SELECT password, 'kept' FROM users",
+		"INSERT INTO h VALUES ('SCRAM-SHA-256$4096:salt$a:b')":                         "INSERT INTO h VALUES ('***')",
+		"INSERT INTO h VALUES ('md5d41d8cd98f00b204e9800998ecf8427e')":                 "INSERT INTO h VALUES ('***')",
+		"DO $$BEGIN EXECUTE 'x'; ALTER USER bob PASSWORD 's3cret'; END$$":              "DO $$BEGIN EXECUTE 'x'; ALTER USER bob PASSWORD '***'; END$$",
+		"SELECT 'a\\' PASSWORD 's3cret' --":                                            "SELECT 'a\\' PASSWORD '***' --",
+		"SELECT '\\', PASSWORD ', 'x'":                                                 "SELECT '\\', PASSWORD ', 'x'",
+		"CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (\"secret_access_key\" 'k3y')": "CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (\"secret_access_key\" '***')",
+	} {
+		if want == "" {
+			want = sql
+		}
+		got := Read(sql)
+		if got.SQL != want && !strings.HasPrefix(sql, "SELECT '\\'") {
+			t.Errorf("%s\nis kept as %s\nwant       %s", sql, got.SQL, want)
+		}
+		if strings.Contains(got.SQL, "s3cret") || strings.Contains(got.SQL, "k3y") {
+			t.Errorf("%s keeps the secret: %s", sql, got.SQL)
+		}
+	}
+	got := Read("UPDATE users SET password = $2, hash = crypt($3, $4) WHERE id = $1")
+	if fmt.Sprint(got.Secrets) != "[2 3 4]" {
+		t.Errorf("secret parameters %v", got.Secrets)
+	}
+}
+
+// TestA61_SessionAuthorization holds every way to write it, and what only looks like it.
+func TestA61_SessionAuthorization(t *testing.T) {
+	for sql, want := range map[string]bool{
+		"SET SESSION AUTHORIZATION bob":                                               true,
+		"set local session authorization 'bob'":                                       true,
+		"SET SESSION SESSION AUTHORIZATION bob":                                       true,
+		"SELECT 1; set/**/session/* /* */ */authorization -- x\n \"bob\"":             true,
+		"SET session_authorization = bob":                                             true,
+		"SET SESSION session_authorization TO 'bob'":                                  true,
+		"SET \"session_authorization\" TO bob":                                        true,
+		"SELECT set_config('session_authorization', 'bob', false)":                    true,
+		"SELECT pg_catalog.set_config( E'Session_Authorization', 'b', true)":          true,
+		"UPDATE pg_settings SET setting = 'bob' WHERE name = 'session_authorization'": true,
+		"DO $$ BEGIN SET SESSION AUTHORIZATION bob; END $$":                           true,
+		"SELECT 'a\\'; SET SESSION AUTHORIZATION bob; --'":                            true,
+		"SET SESSION AUTHORIZATION DEFAULT":                                           false,
+		"SET session_authorization TO DEFAULT":                                        false,
+		"RESET SESSION AUTHORIZATION":                                                 false,
+		"SHOW session_authorization":                                                  false,
+		"SELECT current_setting('session_authorization')":                             false,
+		"INSERT INTO docs VALUES ('SET SESSION AUTHORIZATION bob')":                   false,
+		"SELECT 1 -- SET SESSION AUTHORIZATION bob":                                   false,
+		"CREATE SCHEMA AUTHORIZATION bob":                                             false,
+		"SET ROLE bob":                                                                false,
+		"SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY":                        false,
+	} {
+		if got := Read(sql).Becomes; got != want {
+			t.Errorf("%s: %t", sql, got)
+		}
+	}
+}
+
+func TestLongTextIsCut(t *testing.T) {
+	got := Read("SELECT '" + strings.Repeat("ä", 1<<20) + "'")
+	if len(got.SQL) > MaxText || !strings.HasSuffix(got.SQL, "bytes more)") || strings.ContainsRune(got.SQL, '\ufffd') {
+		t.Errorf("%d bytes", len(got.SQL))
+	}
+}
+
+// client and server say messages to a ledger and keep what it records.
+type play struct {
+	t *testing.T
+	Ledger
+	out []string
+}
+
+func (p *play) record(o Outcome) {
+	s := o.Query
+	if len(o.Parameters) > 0 {
+		s += " " + strings.Join(o.Parameters, "|")
+	}
+	if o.Failed {
+		s += " => " + o.Message
+	}
+	p.out = append(p.out, s)
+}
+
+func (p *play) sends(kind byte, body ...string) {
+	p.t.Helper()
+	if _, err := p.Sent(kind, []byte(strings.Join(body, "")), func(byte, *Text) *Refusal { return nil }); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *play) prepares(name, sql string) { p.sends('P', name, "\x00", sql, "\x00\x00\x00") }
+
+func (p *play) runs(name string, values ...string) {
+	b := "\x00\x00" + string(binary.BigEndian.AppendUint16(nil, uint16(len(values))))
+	for _, v := range values {
+		b += string(binary.BigEndian.AppendUint32(nil, uint32(len(v)))) + v
+	}
+	p.sends('B', "\x00", name, "\x00", b, "\x00\x00")
+	p.sends('E', "\x00\x00\x00\x00\x00")
+}
+
+// answers says kinds; E comes with a message.
+func (p *play) answers(kinds string) {
+	p.t.Helper()
+	for _, k := range kinds {
+		body := ""
+		switch k {
+		case 'E':
+			body = "C42601\x00Mno\x00\x00"
+		case 'Z':
+			body = "I"
+		}
+		if _, err := p.Answer(byte(k), []byte(body), p.record); err != nil {
+			p.t.Fatalf("%c: %v", k, err)
+		}
+	}
+}
+
+func (p *play) wants(want ...string) {
+	p.t.Helper()
+	if fmt.Sprintf("%q", p.out) != fmt.Sprintf("%q", want) {
+		p.t.Errorf("recorded %q\nwant     %q", p.out, want)
+	}
+	p.out = nil
+}
+
+func TestLedger(t *testing.T) {
+	p := &play{t: t}
+	p.sends('Q', "SELECT 1\x00")
+	p.answers("TDC")
+	p.wants()
+	p.Begun(p.record)
+	p.wants("SELECT 1")
+	p.answers("Z")
+	p.wants()
+
+	p.sends('Q', "SELECT 1; SELECT 1/0\x00")
+	p.answers("TDC")
+	p.Begun(p.record)
+	p.answers("EZ")
+	p.wants("SELECT 1; SELECT 1/0", "SELECT 1; SELECT 1/0 => 42601 no")
+
+	p.prepares("a", "SELECT $1")
+	p.runs("a", "x")
+	p.runs("a", "y")
+	p.sends('S')
+	p.answers("12DC2DCZ")
+	p.wants("SELECT $1 x", "SELECT $1 y")
+
+	// After an error what follows is skipped, and names nothing: a statement keeps the text that the server has.
+	p.sends('P', "\x00nonsense\x00\x00\x00")
+	p.sends('C', "Sa\x00")
+	p.prepares("a", "SELECT 'innocent'")
+	p.runs("a")
+	p.runs("a", "1")
+	p.sends('S')
+	p.answers("EZ")
+	p.wants("nonsense => 42601 no", "SELECT 'innocent' 1 => not run: an earlier message failed")
+	p.runs("a", "z")
+	p.sends('S')
+	p.answers("2CZ")
+	p.wants("SELECT $1 z")
+
+	// Messages that come while the server skips.
+	p.runs("a", "1")
+	p.answers("E")
+	p.runs("a", "2")
+	p.sends('S')
+	p.answers("Z")
+	p.wants("SELECT $1 1 => 42601 no", "SELECT $1 2 => not run: an earlier message failed")
+	p.runs("nobody")
+	p.sends('S')
+	p.answers("EZ")
+	p.wants(`(statement "nobody") => 42601 no`)
+
+	p.sends('Q', "PREPARE b AS DELETE FROM t\x00")
+	p.answers("CZ")
+	p.runs("b")
+	p.sends('S')
+	p.answers("2CZ")
+	p.wants("PREPARE b AS DELETE FROM t", "PREPARE b AS DELETE FROM t")
+
+	p.sends('F', "\x00\x00\x03\xb8\x00\x00\x00\x01\x00\x00\x00\x011\x00\x00")
+	p.answers("VZ")
+	p.wants("function call 952 1")
+	p.prepares("", "UPDATE u SET password = $1")
+	p.runs("", "s3cret")
+	p.sends('S')
+	p.answers("12CZ")
+	p.wants("UPDATE u SET password = $1 ***")
+	p.prepares("", "UPDATE u SET password = 's3cret'")
+	p.runs("")
+	p.sends('S')
+	p.answers("12E")
+	p.wants("UPDATE u SET password = '***' => 42601 (the server's message is not kept: the statement holds a secret)")
+	p.answers("Z")
+	if !p.Idle() {
+		t.Error("something is pending")
+	}
+	p.sends('Q', "SELECT pg_sleep(9)\x00")
+	p.prepares("", "SELECT 2")
+	p.runs("")
+	p.Abandon("gone", p.record)
+	p.wants("SELECT pg_sleep(9) => gone", "SELECT 2 => gone")
+}
+
+func TestLedgerCopy(t *testing.T) {
+	p := &play{t: t}
+	// libpq sends Sync behind Execute at once, which the server passes over in COPY.
+	p.prepares("", "COPY t FROM STDIN")
+	p.runs("")
+	p.sends('S')
+	p.answers("12G")
+	p.Begun(p.record)
+	p.sends('c')
+	p.sends('S')
+	p.answers("CZ")
+	p.sends('Q', "SELECT 1\x00")
+	p.answers("CZ")
+	p.wants("COPY t FROM STDIN", "SELECT 1")
+	// It fails, and whether the first Sync was passed over nobody can tell.
+	for _, syncs := range []string{"Z", "ZZ"} {
+		p.prepares("", "COPY t FROM STDIN")
+		p.runs("")
+		p.sends('S')
+		p.answers("12G")
+		p.sends('c')
+		p.sends('S')
+		p.answers("E" + syncs)
+		p.prepares("", "SELECT 2")
+		p.runs("")
+		p.sends('S')
+		p.answers("12CZ")
+		p.wants("COPY t FROM STDIN => 42601 no", "SELECT 2")
+		if !p.Idle() {
+			t.Error("something is pending")
+		}
+	}
+	p.sends('Q', "COPY t FROM STDIN; COPY t FROM STDIN\x00")
+	p.answers("G")
+	p.sends('c')
+	p.answers("CG")
+	p.sends('c')
+	p.answers("CZ")
+	p.wants("COPY t FROM STDIN; COPY t FROM STDIN")
+	if !p.Idle() {
+		t.Error("something is pending")
+	}
+}
+
+// TestA62_AnswersToNothing: a server that answers what was not asked is not followed.
+func TestA62_AnswersToNothing(t *testing.T) {
+	for _, kinds := range []string{"C", "Z", "1", "D", "d", "V", "?", "s"} {
+		p := &play{t: t}
+		if _, err := p.Answer(kinds[0], nil, p.record); err == nil {
+			t.Errorf("%s was taken", kinds)
+		}
+	}
+	p := &play{t: t}
+	for range MaxPending + 10 {
+		p.sends('S')
+	}
+	if !p.Full() {
+		t.Error("an endless pipeline is taken")
+	}
+	for range 600 {
+		p.prepares(fmt.Sprint(p.held), strings.Repeat("x", 8000))
+		p.answers(strings.Repeat("Z", len(p.pending)-p.head-1) + "1")
+	}
+	if !p.Crowded() {
+		t.Error("endlessly many statements are held")
+	}
+}
+
+// TestA62_Lengths that overflow, and packets without an end.
+func TestA62_Lengths(t *testing.T) {
+	for _, b := range [][]byte{{'Q', 0, 0, 0, 3}, {'Q', 0xff, 0xff, 0xff, 0xff}, {'Q', 0x80, 0, 0, 0}, {'Q', 0x40, 0, 0, 1}} {
+		if _, _, _, err := Head(b); err == nil {
+			t.Errorf("%x was taken", b)
+		}
+	}
+	for name, b := range map[string]string{
+		"short":          "\x00\x00\x00\x07\x00\x03\x00\x00",
+		"long":           "\x00\x00\x27\x11\x00\x03\x00\x00",
+		"endless":        "\xff\xff\xff\xff\x00\x03\x00\x00",
+		"no end":         "\x00\x00\x00\x0c\x00\x03\x00\x00user",
+		"no value":       "\x00\x00\x00\x0d\x00\x03\x00\x00user\x00",
+		"behind the end": "\x00\x00\x00\x0a\x00\x03\x00\x00\x00x",
+		"twice":          "\x00\x00\x00\x17\x00\x03\x00\x00user\x00a\x00user\x00b\x00\x00",
+		"version 2":      "\x00\x00\x00\x08\x00\x02\x00\x00",
+		"cut":            "\x00\x00\x00\x20\x00\x03\x00\x00user",
+		"cancel, no key": "\x00\x00\x00\x08\x04\xd2\x16\x2e",
+		"ssl, and more":  "\x00\x00\x00\x09\x04\xd2\x16\x2fx",
+	} {
+		if s, err := ReadStartup(strings.NewReader(b)); err == nil {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+	p := &play{t: t}
+	for _, b := range []string{"\x00\x00\xff\xff", "\x00\x00\x00\x00\x00\x01\x80\x00\x00\x00", "\x00"} {
+		if _, err := p.Sent('B', []byte(b), nil); err == nil {
+			t.Errorf("Bind %x was taken", b)
+		}
+	}
+}
+
+func FuzzStartup(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x08\x04\xd2\x16\x2f"))
+	f.Add([]byte("\x00\x00\x00\x10\x04\xd2\x16\x2e12345678"))
+	f.Add([]byte("\x00\x00\x00\x20\x00\x03\x00\x00user\x00alice\x00database\x00db\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ReadStartup(bytes.NewReader(b))
+		if err == nil && !s.Encryption && s.Cancel == nil && s.Parameters == nil {
+			t.Fatal("a startup packet that says nothing")
+		}
+	})
+}
+
+// FuzzText holds that reading a text ends, keeps to its bounds, and hides a password behind anything.
+func FuzzText(f *testing.F) {
+	for _, s := range []string{"SELECT 1", "'", "$$", "$a$x$a$", "/* /* */", "E'\\'", "U&\"\"", "-- x", "SET SESSION AUTHORIZATION x", "password = ", "crypt(", "'://a:b@c'"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, sql string) {
+		r := Read(sql)
+		if len(r.SQL) > MaxText+len(sql)/2 && len(r.SQL) > MaxText {
+			t.Fatalf("%d bytes are kept of %d", len(r.SQL), len(sql))
+		}
+		if strings.ContainsAny(sql, "'\"$\\/-*(") || len(sql) > 1000 || strings.Contains(strings.ToLower(sql), "null") {
+			return
+		}
+		if got := Read(sql + ";ALTER USER x PASSWORD 's3cret'"); strings.Contains(got.SQL, "s3cret") {
+			t.Fatalf("%q keeps the secret: %q", sql, got.SQL)
+		}
+	})
+}
+
+// FuzzLedger gives both sides' messages in any order: nothing panics, and what is held goes when it is over.
+func FuzzLedger(f *testing.F) {
+	f.Add([]byte("QZ"), []byte("SELECT 1\x00"))
+	f.Add([]byte("PBDES12TDCZ"), []byte("\x00SELECT $1\x00\x00\x00"))
+	f.Add([]byte("PBESGcSCZ"), []byte("\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01x\x00\x00"))
+	f.Fuzz(func(t *testing.T, kinds, body []byte) {
+		var l Ledger
+		record := func(o Outcome) {
+			if len(o.Query) > 2*MaxText+200 {
+				t.Fatalf("%d bytes of text", len(o.Query))
+			}
+		}
+		for i, k := range kinds {
+			b := body[min(i, len(body)):]
+			if i%2 == 0 {
+				_, _ = l.Sent(k, b, func(byte, *Text) *Refusal { return nil })
+			} else if _, err := l.Answer(k, b, record); err != nil {
+				break
+			}
+			l.Begun(record)
+		}
+		l.Abandon("over", record)
+		if !l.Idle() || l.waiting != 0 {
+			t.Fatalf("%d bytes wait for nothing", l.waiting)
+		}
+	})
+}
+
+func BenchmarkRead(b *testing.B) {
+	const sql = "SELECT abalance FROM pgbench_accounts WHERE aid = 4711;"
+	b.SetBytes(int64(len(sql)))
+	for b.Loop() {
+		Read(sql)
+	}
+}
+
+func BenchmarkLedger(b *testing.B) {
+	var l Ledger
+	sql := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = 4711;\x00")
+	n := 0
+	for b.Loop() {
+		_, _ = l.Sent('Q', sql, func(byte, *Text) *Refusal { return nil })
+		for _, k := range []byte("TDCZ") {
+			_, _ = l.Answer(k, []byte("I"), func(Outcome) { n++ })
+		}
+	}
+}

@@ -1,0 +1,528 @@
+package listener
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/target"
+	"github.com/sallyport/sallyport/internal/tunnel"
+)
+
+// far is the other end of the connections that a listener makes: it says each stream's header and echoes.
+type far struct {
+	t     *testing.T
+	made  atomic.Int32
+	login atomic.Pointer[string]
+	err   atomic.Pointer[fault.Error]
+
+	mu    sync.Mutex
+	ends  []*tunnel.Tunnel // guarded by mu
+	heads []tunnel.Header  // guarded by mu
+}
+
+func (f *far) streams(_ context.Context, _ identity.HostRole, _ string) (*tunnel.Tunnel, error) {
+	f.made.Add(1)
+	a, b := net.Pipe()
+	go func() {
+		s, err := tunnel.Server(b)
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		f.ends = append(f.ends, s)
+		f.mu.Unlock()
+		_ = s.Serve(func(st *tunnel.Stream) {
+			defer st.Close()
+			f.mu.Lock()
+			f.heads = append(f.heads, st.Header)
+			f.mu.Unlock()
+			_, _ = io.Copy(st, st)
+		})
+	}()
+	return tunnel.Client(a)
+}
+
+func (f *far) Login() (Login, error) {
+	if e := f.err.Load(); e != nil {
+		return Login{}, e
+	}
+	return Login{ID: *f.login.Load(), Streams: f.streams}, nil
+}
+
+// running is a listener in this process, with a client that finds it.
+type running struct {
+	*far
+	Client
+	spawned atomic.Int32
+	ended   chan error
+}
+
+func run(t *testing.T, idle time.Duration) *running {
+	t.Helper()
+	home, err := os.MkdirTemp("", "tsh") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(home) })
+	r := &running{far: &far{t: t}, ended: make(chan error, 100)}
+	first := "1"
+	r.login.Store(&first)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	r.Client = Client{Home: home, Spawn: func() error {
+		r.spawned.Add(1)
+		wg.Go(func() {
+			l, err := New(Config{Home: home, Login: r.Login, Idle: idle})
+			if err == nil {
+				err = l.Run(ctx)
+			}
+			r.ended <- err
+		})
+		return nil
+	}}
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return r
+}
+
+func (r *running) open(s Spec) Spec {
+	r.t.Helper()
+	s.Home = filepath.Join(r.Home, "local")
+	if s.Role == "" {
+		s.Role = identity.RoleDB
+	}
+	s, err := r.Open(r.t.Context(), s)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}
+
+func echo(t *testing.T, c net.Conn) error {
+	t.Helper()
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Write([]byte("hello")); err != nil {
+		return err
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(c, b); err != nil {
+		return err
+	}
+	if string(b) != "hello" {
+		return fmt.Errorf("echoed %q", b)
+	}
+	return nil
+}
+
+func unixDial(t *testing.T, path string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestManyAtOnce has forty need a listener at the same moment: one is started, and all of their connections cost one
+// connection to the agent.
+func TestManyAtOnce(t *testing.T) {
+	r := run(t, 0)
+	socket := filepath.Join(r.Home, "run", "x.sock")
+	var wg sync.WaitGroup
+	for range 40 {
+		wg.Go(func() {
+			s := r.open(Spec{Resource: "orders", Protocol: target.Redis, Socket: socket, DBUser: "alice"})
+			if err := echo(t, unixDial(t, s.Socket)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := r.spawned.Load(); n != 1 {
+		t.Errorf("%d listeners were started", n)
+	}
+	if n := r.made.Load(); n != 1 {
+		t.Errorf("%d connections were made", n)
+	}
+	if h := r.heads[0]; h.Target != "orders" || h.DBUser != "alice" || h.Door != tunnel.DoorDB {
+		t.Errorf("%+v", h)
+	}
+	// A new login is a new connection; one that broke is made again.
+	second := "2"
+	r.login.Store(&second)
+	if err := echo(t, unixDial(t, socket)); err != nil || r.made.Load() != 2 {
+		t.Errorf("%v, %d connections", err, r.made.Load())
+	}
+	r.mu.Lock()
+	for _, e := range r.ends {
+		e.Close()
+	}
+	r.mu.Unlock()
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		if err := echo(t, unixDial(t, socket)); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestA33Socket: the sockets are this user's alone, and so is the way to them; another user of the machine is kept out by
+// the system itself.
+func TestA33Socket(t *testing.T) {
+	r := run(t, 0)
+	s := r.open(Spec{Resource: "orders", Protocol: target.PostgreSQL, Socket: filepath.Join(r.Home, "run", "d", ".s.PGSQL.5432")})
+	for _, path := range []string{s.Socket, Path(r.Home)} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", path, st.Mode(), err)
+		}
+	}
+	for _, path := range []string{filepath.Dir(s.Socket), filepath.Dir(filepath.Dir(s.Socket))} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v %v", path, st.Mode(), err)
+		}
+	}
+	if os.Getuid() != 0 {
+		return
+	}
+	if err := os.Chmod(r.Home, 0o755); err != nil { // somebody was careless: the socket's own mode still holds
+		t.Fatal(err)
+	}
+	_ = os.Chmod(filepath.Join(r.Home, "run"), 0o755)
+	_ = os.Chmod(filepath.Dir(s.Socket), 0o755)
+	for _, path := range []string{s.Socket, Path(r.Home)} {
+		if err := asNobody(func() error {
+			c, err := net.Dial("unix", path)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}); !errors.Is(err, os.ErrPermission) {
+			t.Errorf("another user connects to %s: %v", path, err)
+		}
+	}
+}
+
+// asNobody does something with the file rights of another user.
+func asNobody(f func() error) error {
+	runtime.LockOSThread() // these calls are the thread's alone
+	defer runtime.UnlockOSThread()
+	if err := syscall.Setfsuid(65534); err != nil {
+		return err
+	}
+	defer func() { _ = syscall.Setfsuid(0) }()
+	return f()
+}
+
+// local is how a client of this user connects to a port.
+func local(t *testing.T, s Spec, edit func(*tls.Config)) *tls.Config {
+	t.Helper()
+	f := FilesOf(s.Home)
+	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(f.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	c := &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, ServerName: "127.0.0.1"}
+	if edit != nil {
+		edit(c)
+	}
+	return c
+}
+
+func stranger(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(3), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// TestA33Port: a port lets in who has this user's local certificate, and nobody else: no other user of the machine, who
+// can connect, and no web page.
+func TestA33Port(t *testing.T) {
+	r := run(t, 0)
+	redis := r.open(Spec{Resource: "cache", Protocol: target.Redis})
+	orders := r.open(Spec{Resource: "orders", Protocol: target.PostgreSQL})
+	address := func(s Spec) string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
+	for name, config := range map[string]*tls.Config{
+		"no certificate":        local(t, redis, func(c *tls.Config) { c.Certificates = nil }),
+		"a certificate of ours": local(t, redis, func(c *tls.Config) { c.Certificates = []tls.Certificate{stranger(t)} }),
+	} {
+		c, err := tls.Dial("tcp", address(redis), config)
+		if err == nil {
+			err = echo(t, c)
+		}
+		if err == nil {
+			t.Errorf("%s is let in", name)
+		}
+	}
+	for name, says := range map[string]string{
+		"a web page": "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "a client in clear": "*1\r\n$4\r\nPING\r\n", "nothing of sense": "\x16\x03\x01\xff\xff",
+	} {
+		c, err := net.Dial("tcp", address(redis))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+		_, _ = c.Write([]byte(says))
+		if answer, _ := io.ReadAll(c); bytes.Contains(answer, []byte(says)) {
+			t.Errorf("%s is let in", name)
+		}
+		c.Close()
+	}
+	if r.made.Load() != 0 {
+		t.Fatal("somebody was let in")
+	}
+	c, err := tls.Dial("tcp", address(redis), local(t, redis, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := echo(t, c); err != nil {
+		t.Fatal(err)
+	}
+	postgresPort(t, orders)
+}
+
+// postgresPort says to a port what PostgreSQL's clients say.
+func postgresPort(t *testing.T, s Spec) {
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		return c
+	}
+	c := dial()
+	startup, _ := (&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber, Parameters: map[string]string{"user": "alice"}}).Encode(nil)
+	_, _ = c.Write(startup)
+	m, err := pgproto3.NewFrontend(c, c).Receive()
+	if e, ok := m.(*pgproto3.ErrorResponse); !ok || !strings.Contains(e.Message, "wants TLS") {
+		t.Errorf("a startup in clear: %v %v", m, err)
+	}
+	c.Close()
+	for _, ahead := range [][]byte{sslRequest, append(bytes.Clone(gssEncRequest), 0)[:8]} {
+		c := dial()
+		_, _ = c.Write(ahead)
+		b := make([]byte, 1)
+		if _, err := io.ReadFull(c, b); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(ahead, gssEncRequest) {
+			if b[0] != 'N' {
+				t.Errorf("GSSENCRequest: %q", b)
+			}
+			_, _ = c.Write(sslRequest)
+			_, _ = io.ReadFull(c, b)
+		}
+		if b[0] != 'S' {
+			t.Errorf("SSLRequest: %q", b)
+		}
+		if err := echo(t, tls.Client(c, local(t, s, nil))); err != nil {
+			t.Error(err)
+		}
+	}
+	direct, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port), local(t, s, func(c *tls.Config) { c.NextProtos = []string{"postgresql"} }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := echo(t, direct); err != nil {
+		t.Error("direct TLS:", err)
+	}
+	c = dial() // a cancel comes in clear, and goes on as it is
+	defer c.Close()
+	cancel, _ := (&pgproto3.CancelRequest{ProcessID: 1, SecretKey: []byte{0, 0, 0, 2}}).Encode(nil)
+	_, _ = c.Write(cancel)
+	got := make([]byte, len(cancel))
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, cancel) {
+		t.Errorf("cancel: %x %v", got, err)
+	}
+}
+
+// TestRefusals: what keeps somebody from a resource is told in its own protocol.
+func TestRefusals(t *testing.T) {
+	r := run(t, 0)
+	r.err.Store(fault.New(fault.Unauthenticated, "the login has expired").WithCause("it ended 2m ago").WithFix("tsh login --user=alice"))
+	dial := func(role identity.HostRole, p target.Protocol) net.Conn {
+		name := "r" + string(p)
+		s := r.open(Spec{Role: role, Resource: name, Protocol: p, Socket: filepath.Join(r.Home, "run", name)})
+		c := unixDial(t, s.Socket)
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	pg := dial(identity.RoleDB, target.PostgreSQL)
+	m, err := pgproto3.NewFrontend(pg, pg).Receive()
+	if e, ok := m.(*pgproto3.ErrorResponse); !ok || e.Severity != "FATAL" || e.Message != "the login has expired" || e.Hint != "tsh login --user=alice" {
+		t.Errorf("%+v %v", m, err)
+	}
+	my, err := io.ReadAll(dial(identity.RoleDB, target.MySQL))
+	if err != nil || len(my) < 7 || int(my[0]) != len(my)-4 || my[4] != 0xff || !bytes.Contains(my, []byte("the login has expired: it ended 2m ago (to fix: tsh login")) {
+		t.Errorf("%q %v", my, err)
+	}
+	redis, err := io.ReadAll(dial(identity.RoleDB, target.Redis))
+	if err != nil || !bytes.HasPrefix(redis, []byte("-ERR the login has expired")) || !bytes.HasSuffix(redis, []byte("\r\n")) {
+		t.Errorf("%q %v", redis, err)
+	}
+	kube := dial(identity.RoleKube, "")
+	res, err := http.ReadResponse(bufio.NewReader(kube), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status struct{ Kind, Message string }
+	if err := json.NewDecoder(res.Body).Decode(&status); err != nil || res.StatusCode != 503 || status.Kind != "Status" || !strings.Contains(status.Message, "the login has expired") {
+		t.Errorf("%d %+v %v", res.StatusCode, status, err)
+	}
+}
+
+// TestPortHeld: a door keeps its port, and one that another program holds is an error that names the login command.
+func TestPortHeld(t *testing.T) {
+	r := run(t, 0)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	held := l.Addr().(*net.TCPAddr).Port
+	_, err = r.Open(t.Context(), Spec{Role: identity.RoleDB, Resource: "orders", Protocol: target.Redis, Port: held, Home: filepath.Join(r.Home, "local")})
+	if f := fault.Of(err); f.Reason != "port_held" || !strings.Contains(f.Fix, "tsh db login orders") {
+		t.Errorf("%+v", f)
+	}
+	a := r.open(Spec{Resource: "orders", Protocol: target.Redis})
+	b := r.open(Spec{Resource: "orders", Protocol: target.Redis})
+	if a.Port == 0 || a.Port != b.Port {
+		t.Errorf("%d, then %d", a.Port, b.Port)
+	}
+	doors, err := r.Doors(t.Context())
+	if err != nil || len(doors) != 1 || doors[0].Port != a.Port {
+		t.Errorf("%+v %v", doors, err)
+	}
+	if err := r.Close(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", a.Port)); err == nil {
+		c.Close()
+		t.Error("the door is still open")
+	}
+}
+
+// TestEnds: a listener ends when it is told to, with all that it carries, and when nobody uses it; never before.
+func TestEnds(t *testing.T) {
+	r := run(t, 0)
+	socket := filepath.Join(r.Home, "run", "x")
+	r.open(Spec{Resource: "orders", Protocol: target.Redis, Socket: socket})
+	c := unixDial(t, socket)
+	defer c.Close()
+	_, _ = c.Write([]byte("x"))
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection outlives its listener: %v", err)
+	}
+	if err := <-r.ended; err != nil {
+		t.Error(err)
+	}
+	if err := r.Stop(t.Context()); err != nil {
+		t.Errorf("nothing to stop: %v", err)
+	}
+	idle := run(t, 200*time.Millisecond)
+	socket = filepath.Join(idle.Home, "run", "x")
+	idle.open(Spec{Resource: "orders", Protocol: target.Redis, Socket: socket})
+	used := unixDial(t, socket)
+	select {
+	case <-idle.ended:
+		t.Error("it ended while it was used")
+	case <-time.After(time.Second):
+	}
+	used.Close()
+	select {
+	case err := <-idle.ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it stays with nothing connected")
+	}
+}
+
+// TestControlRefuses: what is no call is answered with a fault or not at all, and hurts nobody.
+func TestControlRefuses(t *testing.T) {
+	r := run(t, 0)
+	r.open(Spec{Resource: "orders", Protocol: target.Redis, Socket: filepath.Join(r.Home, "run", "x")})
+	for _, raw := range []string{"", "\x00", "\xff\xff{}", "\x00\x02xx", "\x00\x0d{\"op\":\"boom\"}", "GET / HTTP/1.1\r\n\r\n"} {
+		c := unixDial(t, Path(r.Home))
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = c.Write([]byte(raw))
+		_ = c.(*net.UnixConn).CloseWrite()
+		var a answer
+		if err := tunnel.ReadFrame(c, &a); err == nil && a.Status.OK {
+			t.Errorf("%q was done", raw)
+		}
+		c.Close()
+	}
+	if doors, err := r.Doors(t.Context()); err != nil || len(doors) != 1 {
+		t.Errorf("%v %v", doors, err)
+	}
+}
+
+func FuzzPostgresGuard(f *testing.F) {
+	f.Add(sslRequest)
+	f.Add(gssEncRequest)
+	f.Add(append(bytes.Clone(gssEncRequest), sslRequest...))
+	f.Add([]byte{0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2})
+	f.Add([]byte{22, 3, 1})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		a, b := net.Pipe()
+		defer a.Close()
+		go func() {
+			_ = b.SetDeadline(time.Now().Add(time.Second))
+			_, _ = b.Write(raw)
+			b.Close()
+		}()
+		go func() { _, _ = io.Copy(io.Discard, b) }()
+		_, _ = postgresGuard(a, func(c net.Conn) (net.Conn, error) { return c, nil })
+	})
+}
