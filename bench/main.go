@@ -23,9 +23,15 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/sallyport/sallyport/bench/postgres"
 )
 
 func main() {
+	if os.Getenv(postgres.Env) != "" { // an agent or a relay of the bench's own
+		fmt.Fprintln(os.Stderr, "bench:", postgres.Serve())
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := errors.Join(quietShell(), run(ctx)); err != nil {
@@ -42,12 +48,25 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var rows []row
+	if len(os.Args) == 1 || slices.Contains(os.Args[1:], "postgres") {
+		got, err := postgres.Run(ctx)
+		if err != nil {
+			return fmt.Errorf("postgres: %w", err)
+		}
+		for _, r := range got {
+			rows = append(rows, row{r.What, r.Value, r.Beside, r.Ratio, r.Goal})
+		}
+		if len(os.Args) == 2 {
+			print(rows)
+			return nil
+		}
+	}
 	w, err := newWorld(ctx, bin)
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	var rows []row
 	for _, g := range []struct {
 		name string
 		run  func(context.Context) ([]row, error)

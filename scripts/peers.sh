@@ -14,6 +14,10 @@ need sshd openssh-server
 need ip iproute2
 need gcc gcc
 [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
+need mariadbd mariadb-server
+need mysqlslap mariadb-client
+need redis-server redis-server
+need redis-benchmark redis-tools
 need wine wine
 need x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
 need pgcli pgcli
@@ -54,6 +58,8 @@ for p in "${missing[@]}"; do
     openssh-*) echo "left out without $p: stock OpenSSH against the node" >&2 ;;
     iproute2) echo "left out without $p: tests with network namespaces" >&2 ;;
     wine | gcc-mingw-*) echo "left out without $p: tsh.exe under wine" >&2 ;;
+    mariadb-*) echo "left out without $p: the door to MySQL and MariaDB" >&2 ;;
+    redis-*) echo "left out without $p: the door to Redis" >&2 ;;
     libssl-dev) echo "left out without $p: the Secure Enclave's tests" >&2 ;;
     gcc) echo "left out without $p: the race detector, the Secure Enclave's tests" >&2 ;;
   esac

@@ -139,23 +139,44 @@ func (v *Visit) admit(ctx context.Context, a target.Action) (*gate.Session, erro
 // Also lets the same connection reach a further database, or go on as another database user; nothing happens where it
 // was let in for that already. What ends one of them ends them all.
 func (s *Session) Also(ctx context.Context, dbUser, dbName string) error {
+	return s.further(ctx, target.Action{DBUser: dbUser, DBName: dbName})
+}
+
+// AlsoReplicate lets the same connection copy what is written to all of the server.
+func (s *Session) AlsoReplicate(ctx context.Context, dbUser string) error {
+	return s.further(ctx, target.Action{DBUser: dbUser, DBName: target.Replication, Verb: target.Replicate})
+}
+
+// maxAlso bounds what one connection may be let in for.
+const maxAlso = 256
+
+func (s *Session) further(ctx context.Context, a target.Action) error {
+	k := key(a.DBUser, a.DBName+"\x00"+a.Verb)
+	if a.Verb == "" {
+		k = key(a.DBUser, a.DBName)
+	}
 	s.mu.Lock()
-	_, has := s.also[key(dbUser, dbName)]
+	_, has := s.also[k]
+	many := len(s.also) >= maxAlso
 	s.mu.Unlock()
 	if has {
 		return nil
 	}
-	g, err := s.visit.admit(ctx, target.Action{DBUser: dbUser, DBName: dbName})
+	if many {
+		return fault.New(fault.Exhausted, "this connection has been let in to %d databases, which is as many as one may be", maxAlso).
+			WithReason("too_many_databases").WithFix("open another connection")
+	}
+	g, err := s.visit.admit(ctx, a)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, has := s.also[key(dbUser, dbName)]; has || s.done {
+	if _, has := s.also[k]; has || s.done {
 		go g.End(nil)
 		return nil
 	}
-	s.also[key(dbUser, dbName)] = g
+	s.also[k] = g
 	context.AfterFunc(g.Context(), func() { s.cut(context.Cause(g.Context())) })
 	return nil
 }

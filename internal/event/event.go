@@ -5,6 +5,7 @@ package event
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,7 +111,14 @@ func newUID() string {
 	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	out := make([]byte, 0, 36)
+	for i, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		if i > 0 {
+			out = append(out, '-')
+		}
+		out = hex.AppendEncode(out, part)
+	}
+	return string(out)
 }
 
 // Normalize completes an event for writing: the code that its kind and outcome have, UTC to the microsecond, texts no
@@ -173,15 +181,13 @@ func cut(to int, texts ...*string) {
 
 // Marshal gives the event's canonical JSON, which Parse takes.
 func (e Event) Marshal() ([]byte, error) {
-	b, err := json.Marshal(e)
+	b, err := e.appendJSON(make([]byte, 0, 768))
+	if err == nil && len(b) > MaxEvent { // control characters are six times as long in JSON
+		e.cut(escapedText)
+		b, err = e.appendJSON(b[:0])
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode event: %w", err)
-	}
-	if len(b) > MaxEvent { // control characters are six times as long in JSON
-		e.cut(escapedText)
-		if b, err = json.Marshal(e); err != nil {
-			return nil, fmt.Errorf("encode event: %w", err)
-		}
 	}
 	if len(b) > MaxEvent {
 		return nil, fmt.Errorf("event of %d bytes is too large", len(b))

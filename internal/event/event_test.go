@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
+	"math/rand/v2"
 	"os"
 	"reflect"
 	"strings"
@@ -434,6 +435,80 @@ func TestAppendJSON(t *testing.T) {
 		}
 		if got := e.AppendJSON(nil); !bytes.Equal(got, want) {
 			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// TestEncodingIsJSON compares what is written fast with what encoding/json writes, for random events.
+func TestEncodingIsJSON(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	texts := []string{"", "plain", "a <b> & c", "quo\"te\\", "nul\x00\x1f\x7f", "ä €", "\u2028\u2029", "bad \xff utf-8", "\ufffd", "new\nline\ttab"}
+	fill := func(v any) {
+		for f := range reflect.ValueOf(v).Elem().NumField() {
+			switch p := reflect.ValueOf(v).Elem().Field(f).Addr().Interface().(type) {
+			case *string:
+				*p = texts[r.IntN(len(texts))]
+			case *[]string:
+				for range r.IntN(3) {
+					*p = append(*p, texts[r.IntN(len(texts))])
+				}
+			case **int:
+				if n := r.IntN(3) - 1; n != 0 {
+					*p = &n
+				}
+			case *int:
+				*p = r.IntN(3) * 100
+			}
+		}
+	}
+	for range 5000 {
+		e := Event{Kind: Kind(texts[r.IntN(len(texts))]), Time: time.Unix(r.Int64N(1<<33), r.Int64N(1e9)).UTC(), Success: r.IntN(2) == 0}
+		fill(&e)
+		if r.IntN(2) == 0 {
+			e.Device = &Device{}
+			fill(e.Device)
+		}
+		if r.IntN(3) > 0 {
+			e.Session = &Session{}
+			fill(e.Session)
+		}
+		if r.IntN(3) > 0 {
+			e.Action = &Action{}
+			fill(e.Action)
+		}
+		if r.IntN(4) == 0 {
+			e.Resource = &Resource{ResourceKind: "role"}
+		}
+		want, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := e.appendJSON(nil)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("got  %s\nwant %s, %v", got, want, err)
+		}
+	}
+	if _, err := (&Event{Time: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}).appendJSON(nil); err == nil {
+		t.Error("a year of five digits is written")
+	}
+}
+
+func TestReadEntry(t *testing.T) {
+	for _, e := range testChain(t, 3) {
+		line := e.AppendJSON(nil)
+		got, err := ReadEntry(line)
+		if err != nil || !reflect.DeepEqual(got, e) {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		for i := range line {
+			bad := bytes.Clone(line)
+			bad[i] ^= 1
+			if got, err := ReadEntry(bad); err == nil {
+				t.Fatalf("changed at %d: %s is read as %+v", i, bad, got)
+			}
+			if got, err := ReadEntry(line[:i]); err == nil {
+				t.Fatalf("cut at %d: %+v", i, got)
+			}
 		}
 	}
 }

@@ -239,7 +239,7 @@ func (s *Spool) Pending(max int) ([]event.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		e, err := event.ParseEntry(line)
+		e, err := event.ReadEntry(line)
 		if err != nil {
 			return nil, damaged(f.name, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/fault"
 )
@@ -38,7 +39,7 @@ func (c *conn) commands() error {
 		if err := c.do(&cmd); err != nil {
 			return err
 		}
-		if err := c.client.w.Flush(); err != nil {
+		if err := c.client.W.Flush(); err != nil {
 			return errGone
 		}
 		if cap(buf) > 16<<10 { // nobody keeps a large one for a connection that is idle
@@ -49,13 +50,13 @@ func (c *conn) commands() error {
 
 // read waits for the next command.
 func (c *conn) read(buf *[]byte) (command, error) {
-	c.client.seq, c.skew = 1, 0
-	h, err := c.client.r.Peek(mysql.HeaderLen)
+	c.client.Seq, c.skew = 1, 0
+	h, err := c.client.R.Peek(mysql.HeaderLen)
 	if err != nil {
 		return command{}, c.unasked(err)
 	}
 	n, _ := mysql.Header(h)
-	c.client.r.Discard(mysql.HeaderLen)
+	c.client.R.Discard(mysql.HeaderLen)
 	if n == 0 {
 		return command{}, fault.New(fault.Invalid, "a command of no bytes")
 	}
@@ -64,7 +65,7 @@ func (c *conn) read(buf *[]byte) (command, error) {
 		*buf = make([]byte, 0, k)
 	}
 	b := (*buf)[:k]
-	if _, err := io.ReadFull(c.client.r, b); err != nil {
+	if _, err := io.ReadFull(c.client.R, b); err != nil {
 		return command{}, c.unasked(err)
 	}
 	return command{code: mysql.Command(b[0]), args: b[1:], length: n, rest: n - k}, nil
@@ -76,19 +77,19 @@ func (c *conn) unasked(err error) error {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return errGone
 	}
-	if err := c.server.await(); err != nil {
+	if err := c.server.Await(); err != nil {
 		return err
 	}
-	b, _, err := mysql.Read(c.server.r, maxHandshake)
+	b, _, err := mysql.Read(c.server.R, server.MaxHandshake)
 	if err != nil {
-		return &lostError{err}
+		return &server.LostError{Err: err}
 	}
 	return mysql.ParseError(b) // a server that is stopped, or that ends the connection, says so
 }
 
 // forward sends a command to the server, whatever its length.
 func (c *conn) forward(cmd *command) error {
-	w := c.server.w
+	w := c.server.W
 	head := append(mysql.AppendHeader(make([]byte, 0, mysql.HeaderLen+1), cmd.length, 0), byte(cmd.code))
 	w.Write(head)
 	w.Write(cmd.args)
@@ -103,15 +104,15 @@ func (c *conn) sent(err error) error {
 	if err == nil {
 		return nil
 	}
-	c.server.raw.SetReadDeadline(time.Now().Add(partingTime))
-	if c.server.await() == nil {
-		if b, _, rerr := mysql.Read(c.server.r, maxHandshake); rerr == nil {
+	c.server.Raw.SetReadDeadline(time.Now().Add(server.PartingTime))
+	if c.server.Await() == nil {
+		if b, _, rerr := mysql.Read(c.server.R, server.MaxHandshake); rerr == nil {
 			if own := (*mysql.Error)(nil); errors.As(mysql.ParseError(b), &own) {
 				return own
 			}
 		}
 	}
-	return &lostError{err}
+	return &server.LostError{Err: err}
 }
 
 // rest passes on what has not been read of a command, or with w nil passes over it.
@@ -119,7 +120,7 @@ func (c *conn) rest(w *bufio.Writer, cmd *command) error {
 	n, full := cmd.rest, cmd.length == mysql.MaxChunk
 	for {
 		for n > 0 {
-			b, err := c.client.r.Peek(min(n, max(c.client.r.Buffered(), 1)))
+			b, err := c.client.R.Peek(min(n, max(c.client.R.Buffered(), 1)))
 			if err != nil {
 				return errGone
 			}
@@ -128,13 +129,13 @@ func (c *conn) rest(w *bufio.Writer, cmd *command) error {
 					return c.sent(err)
 				}
 			}
-			c.client.r.Discard(len(b))
+			c.client.R.Discard(len(b))
 			n -= len(b)
 		}
 		if !full {
 			return nil
 		}
-		h, err := c.client.r.Peek(mysql.HeaderLen)
+		h, err := c.client.R.Peek(mysql.HeaderLen)
 		if err != nil {
 			return errGone
 		}
@@ -146,17 +147,17 @@ func (c *conn) rest(w *bufio.Writer, cmd *command) error {
 // exchange sends a command and passes its reply on; st is its statement where it is one.
 func (c *conn) exchange(cmd *command, st *statement, reply func(*statement) error) error {
 	c.open = st
-	c.server.busy.Store(true)
+	c.server.Busy.Store(true)
 	if err := c.forward(cmd); err != nil {
 		return err
 	}
-	if err := c.server.await(); err != nil {
+	if err := c.server.Await(); err != nil {
 		return err
 	}
 	if err := reply(st); err != nil {
 		return err
 	}
-	c.server.resume()
+	c.server.Resume()
 	return nil
 }
 
@@ -194,13 +195,24 @@ func (c *conn) do(cmd *command) error {
 		return c.exchange(cmd, nil, func(*statement) error { return c.pass() })
 	case mysql.ChangeUser:
 		return c.changeUser(cmd)
+	case mysql.BinlogDump, mysql.BinlogDumpGTID, mysql.RegisterReplica:
+		return c.replicate(cmd)
 	}
-	f := fault.New(fault.Unsupported, "%s is not carried", cmd.code).WithReason(reasonRefused)
-	switch cmd.code {
-	case mysql.BinlogDump, mysql.BinlogDumpGTID, mysql.TableDump, mysql.RegisterReplica:
-		f = fault.New(fault.Denied, "replication is not carried").WithReason(reasonRefused).WithCause("%s", cmd.code)
+	return c.refuse(cmd, c.named(cmd, ""), fault.New(fault.Unsupported, "%s is not carried", cmd.code).WithReason(reasonRefused))
+}
+
+// replicate carries what a replica asks for, where that is granted.
+func (c *conn) replicate(cmd *command) error {
+	st := c.named(cmd, "")
+	if err := c.session.AlsoReplicate(c.session.Context(), c.user); err != nil {
+		f := *fault.Of(err)
+		f.Reason = reasonRefused
+		return c.refuse(cmd, st, &f)
 	}
-	return c.refuse(cmd, c.named(cmd, ""), f)
+	if cmd.code == mysql.RegisterReplica {
+		return c.exchange(cmd, st, c.result)
+	}
+	return c.exchange(cmd, st, c.events)
 }
 
 // query is COM_QUERY, or COM_STMT_PREPARE.
@@ -243,7 +255,7 @@ func (c *conn) refuse(cmd *command, st *statement, f *fault.Error) error {
 	if err := c.record(st, "refused: "+line(f)); err != nil {
 		return err
 	}
-	if err := c.client.send(farewell(f).Append(nil)); err != nil {
+	if err := c.client.Send(farewell(f).Append(nil)); err != nil {
 		return errGone
 	}
 	return nil
@@ -254,7 +266,7 @@ func (c *conn) refuse(cmd *command, st *statement, f *fault.Error) error {
 func (c *conn) changeUser(cmd *command) error {
 	l, err := mysql.ParseChangeUser(cmd.args, c.caps)
 	if err != nil || cmd.rest > 0 {
-		return fault.New(fault.Invalid, "the change of user cannot be read").WithReason(reasonLogin)
+		return fault.New(fault.Invalid, "the change of user cannot be read").WithReason(server.ReasonLogin)
 	}
 	if err := plainNames(l.Charset, l.User, l.Database); err != nil {
 		return err
@@ -270,10 +282,10 @@ func (c *conn) changeUser(cmd *command) error {
 	if err != nil {
 		return err
 	}
-	c.server.busy.Store(true) // its watcher is to wake nobody
-	c.server.close()
+	c.server.Busy.Store(true) // its watcher is to wake nobody
+	c.server.Close()
 	c.server, c.charset, c.user, c.db, c.prepared = next, l.Charset, l.User, l.Database, statements{}
-	next.watch(func() { c.client.conn.SetReadDeadline(time.Now()) })
+	next.Watch(func() { c.client.Conn.SetReadDeadline(time.Now()) })
 	st := c.named(cmd, c.user)
 	if err := c.record(st, ""); err != nil {
 		return err
@@ -282,9 +294,9 @@ func (c *conn) changeUser(cmd *command) error {
 }
 
 // again logs in once more, as another user or the same.
-func (c *conn) again(l login) (*server, []byte, error) {
+func (c *conn) again(l login) (*server.Server, []byte, error) {
 	ctx := c.session.Context()
-	s, err := greeted(ctx, c.visit)
+	s, err := server.Greeted(ctx, c.visit)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -293,13 +305,13 @@ func (c *conn) again(l login) (*server, []byte, error) {
 	if l.Database != "" {
 		l.Capabilities |= mysql.ConnectWithDB
 	}
-	if c.caps&^s.greeting.Capabilities&^mysql.PluginAuth != 0 {
-		s.decline()
+	if c.caps&^s.Greeting.Capabilities&^mysql.PluginAuth != 0 {
+		s.Decline()
 		return nil, nil, fault.New(fault.Unavailable, "the database server is another than it was").WithFix("connect again")
 	}
-	ok, err := s.login(ctx, c.visit, l)
+	ok, err := s.Login(ctx, c.visit, l)
 	if err != nil {
-		s.close()
+		s.Close()
 		return nil, nil, err
 	}
 	return s, ok, nil

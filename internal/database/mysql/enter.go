@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/fault"
 )
@@ -15,27 +16,27 @@ type login = mysql.Login
 // enter shakes hands with both sides: the server's greeting, so that the client sees its version and thread, the client's
 // login, the gate, the login to the server.
 func (c *conn) enter(ctx context.Context) error {
-	s, err := greeted(ctx, c.visit)
+	s, err := server.Greeted(ctx, c.visit)
 	if err != nil {
-		c.client.seq = 0
+		c.client.Seq = 0
 		return early(err)
 	}
-	l, fast, err := c.greet(s.greeting)
+	l, fast, err := c.greet(s.Greeting)
 	if err == nil {
 		c.session, err = c.visit.Admit(ctx, l.User, l.Database)
 		err = refusedLogin(err)
 	}
 	if err != nil {
-		s.decline()
+		s.Decline()
 		return err
 	}
-	ok, err := s.login(c.session.Context(), c.visit, l)
+	ok, err := s.Login(c.session.Context(), c.visit, l)
 	if err != nil {
-		s.close()
+		s.Close()
 		return err
 	}
 	c.server, c.caps, c.charset, c.user, c.db = s, l.Capabilities, l.Charset, l.User, l.Database
-	s.watch(func() { c.client.conn.SetReadDeadline(time.Now()) })
+	s.Watch(func() { c.client.Conn.SetReadDeadline(time.Now()) })
 	return c.welcome(ok, fast)
 }
 
@@ -45,7 +46,7 @@ func refusedLogin(err error) error {
 		return nil
 	}
 	f := *fault.Of(err)
-	f.Reason = reasonLogin
+	f.Reason = server.ReasonLogin
 	return &f
 }
 
@@ -68,20 +69,20 @@ func early(err error) error {
 // that the client, having sent a password for caching_sha2_password, waits to hear that it was found.
 func (c *conn) greet(g mysql.Greeting) (l login, fast bool, err error) {
 	offered := g.Capabilities&mysql.Known | mysql.PluginAuth
-	g.Capabilities, g.Nonce, g.Plugin = offered, newNonce(), nativePassword
-	if err := c.client.sendNow(g.Append(nil)); err != nil {
+	g.Capabilities, g.Nonce, g.Plugin = offered, newNonce(), server.NativePassword
+	if err := c.client.SendNow(g.Append(nil)); err != nil {
 		return l, false, errGone
 	}
-	b, err := c.client.receive()
+	b, err := c.client.Receive()
 	if err != nil {
 		return l, false, errGone
 	}
 	if len(b) == 32 {
-		return l, false, fault.New(fault.Unsupported, "TLS has ended already where this client asks for it").WithReason(reasonLogin).
+		return l, false, fault.New(fault.Unsupported, "TLS has ended already where this client asks for it").WithReason(server.ReasonLogin).
 			WithFix("tell the client to use no TLS of its own: --skip-ssl, sslmode=disable, tls=false")
 	}
 	if l, err = mysql.ParseLogin(b); err != nil {
-		return l, false, fault.New(fault.Invalid, "the client's login cannot be read").Wrapping(err).WithReason(reasonLogin)
+		return l, false, fault.New(fault.Invalid, "the client's login cannot be read").Wrapping(err).WithReason(server.ReasonLogin)
 	}
 	l.Capabilities &= offered
 	if l.Database == "" {
@@ -97,38 +98,38 @@ func (c *conn) greet(g mysql.Greeting) (l login, fast bool, err error) {
 // settle makes an end of the client's authentication plugin. A client that has none but caching_sha2_password stays
 // with it, any other is switched to mysql_native_password, which says nothing after its answer.
 func (c *conn) settle(l login) (fast bool, err error) {
-	if l.Capabilities&mysql.PluginAuth == 0 || l.Plugin == nativePassword {
+	if l.Capabilities&mysql.PluginAuth == 0 || l.Plugin == server.NativePassword {
 		return false, nil
 	}
-	plugin := nativePassword
-	if l.Plugin == cachingSHA2 {
-		plugin = cachingSHA2
+	plugin := server.NativePassword
+	if l.Plugin == server.CachingSHA2 {
+		plugin = server.CachingSHA2
 	}
-	if err := c.client.sendNow(mysql.AppendAuthSwitch(nil, plugin, newNonce())); err != nil {
+	if err := c.client.SendNow(mysql.AppendAuthSwitch(nil, plugin, newNonce())); err != nil {
 		return false, errGone
 	}
-	answer, err := c.client.receive()
+	answer, err := c.client.Receive()
 	if err != nil {
 		return false, errGone
 	}
-	return plugin == cachingSHA2 && len(answer) > 1, nil
+	return plugin == server.CachingSHA2 && len(answer) > 1, nil
 }
 
 // welcome ends a login, or a change of user, well.
 func (c *conn) welcome(ok []byte, fast bool) error {
 	if fast {
-		if err := c.client.send([]byte{mysql.HeadMore, 3}); err != nil {
+		if err := c.client.Send([]byte{mysql.HeadMore, 3}); err != nil {
 			return errGone
 		}
 	}
-	end, err := mysql.ParseOK(ok, c.server.tracked)
+	end, err := mysql.ParseOK(ok, c.server.Tracked)
 	if err != nil {
-		return &lostError{err}
+		return &server.LostError{Err: err}
 	}
 	if err := c.moved(end); err != nil {
 		return err
 	}
-	if err := c.client.sendNow(c.plain(ok, end)); err != nil {
+	if err := c.client.SendNow(c.plain(ok, end)); err != nil {
 		return errGone
 	}
 	return nil
@@ -136,7 +137,7 @@ func (c *conn) welcome(ok []byte, fast bool) error {
 
 // plain is an OK packet as the client agreed to have it.
 func (c *conn) plain(ok []byte, end mysql.End) []byte {
-	if c.server.tracked && c.caps&mysql.SessionTrack == 0 {
+	if c.server.Tracked && c.caps&mysql.SessionTrack == 0 {
 		return end.AppendPlain(nil)
 	}
 	return ok
@@ -155,7 +156,7 @@ func plainNames(charset byte, names ...string) error {
 		ascii := !strings.ContainsFunc(n, func(r rune) bool { return r < ' ' || r > '~' })
 		if charset == swe7A || charset == swe7B || !ascii && !utf8Charset(charset) {
 			return fault.New(fault.Invalid, "the name %q is not plain in the client's character set", fault.Plain(n)).
-				WithReason(reasonLogin).WithFix("let the client use utf8mb4")
+				WithReason(server.ReasonLogin).WithFix("let the client use utf8mb4")
 		}
 	}
 	return nil

@@ -4,69 +4,29 @@
 package mysql
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	wire "github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/fault"
-)
-
-// Bounds of what is waited for and kept.
-const (
-	handshakeTime = 10 * time.Second // for each side to finish its handshake
-	partingTime   = 2 * time.Second  // for a client to take the error that ends its connection
-	maxHandshake  = 64 << 10         // bytes of a packet of a handshake
 )
 
 // Engine speaks MySQL's protocol; it holds nothing.
 type Engine struct{}
 
-// side is one of a connection's two ends.
-type side struct {
-	conn net.Conn
-	r    *bufio.Reader
-	w    *bufio.Writer
-	seq  byte // of the next packet to or from it, while it shakes hands
-}
-
-func newSide(c net.Conn, in, out int) *side {
-	return &side{conn: c, r: bufio.NewReaderSize(c, in), w: bufio.NewWriterSize(c, out)}
-}
-
-// send writes one short payload; flush is the caller's.
-func (s *side) send(payload []byte) error {
-	_, err := s.w.Write(wire.Append(nil, payload, s.seq))
-	s.seq++
-	return err
-}
-
-func (s *side) sendNow(payload []byte) error {
-	if err := s.send(payload); err != nil {
-		return err
-	}
-	return s.w.Flush()
-}
-
-// receive reads one payload of a handshake.
-func (s *side) receive() ([]byte, error) {
-	b, seq, err := wire.Read(s.r, maxHandshake)
-	s.seq = seq + 1
-	return b, err
-}
-
 // conn is one client's connection through the door.
 type conn struct {
 	visit    *database.Visit
 	session  *database.Session
-	client   *side
-	server   *server
+	client   *server.Side
+	server   *server.Server
 	caps     wire.Capability // what the client agreed to
 	charset  byte
 	user, db string
@@ -80,11 +40,11 @@ type conn struct {
 func (Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &conn{visit: v, client: newSide(client, 4<<10, 16<<10), prepared: statements{}}
+	c := &conn{visit: v, client: server.NewSide(client, 4<<10, 16<<10), prepared: statements{}}
 	defer client.Close()
 	// Whatever ends ctx before there is a session ends the handshake.
 	stop := context.AfterFunc(ctx, func() { client.SetDeadline(time.Now()) })
-	client.SetDeadline(time.Now().Add(handshakeTime))
+	client.SetDeadline(time.Now().Add(server.HandshakeTime))
 	err := c.enter(ctx)
 	stop()
 	if err == nil {
@@ -98,9 +58,9 @@ func (Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) {
 func (c *conn) run() error {
 	ended := c.session.Context()
 	stop := context.AfterFunc(ended, func() {
-		c.client.conn.SetReadDeadline(time.Now())
-		c.client.conn.SetWriteDeadline(time.Now().Add(partingTime))
-		c.server.cut()
+		c.client.Conn.SetReadDeadline(time.Now())
+		c.client.Conn.SetWriteDeadline(time.Now().Add(server.PartingTime))
+		c.server.Cut()
 	})
 	defer stop()
 	err := c.commands()
@@ -116,16 +76,27 @@ func (c *conn) part(err error) {
 		_ = c.record(c.open, "the connection ended before the server answered: "+reason(err))
 	}
 	if e := farewell(err); e != nil && !c.torn {
-		c.client.conn.SetWriteDeadline(time.Now().Add(partingTime))
-		_ = c.client.sendNow(e.Append(nil))
+		c.client.Conn.SetWriteDeadline(time.Now().Add(server.PartingTime))
+		if c.client.SendNow(e.Append(nil)) == nil {
+			linger(c.client.Conn)
+		}
 	}
-	c.client.conn.Close()
+	c.client.Conn.Close()
 	if c.server != nil {
-		c.server.close()
+		c.server.Close()
 	}
 	if c.session != nil {
 		c.session.End(nil)
 	}
+}
+
+// linger lets a client read its error: what it sent meanwhile, left unread, would reset the connection.
+func linger(c net.Conn) {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+	c.SetReadDeadline(time.Now().Add(server.PartingTime))
+	io.CopyN(io.Discard, c, 1<<20)
 }
 
 // errGone is that the client went; nobody is told.
@@ -137,7 +108,7 @@ var errSaid = errors.New("the client was told")
 // farewell words what ends a connection as the protocol's error.
 func farewell(err error) *wire.Error {
 	var own *wire.Error
-	var lost *lostError
+	var lost *server.LostError
 	switch {
 	case err == nil, errors.Is(err, errGone), errors.Is(err, errSaid):
 		return nil
@@ -149,7 +120,7 @@ func farewell(err error) *wire.Error {
 	f := fault.Of(err)
 	code, state := uint16(1927), "70100" // ER_CONNECTION_KILLED
 	switch f.Reason {
-	case reasonLogin:
+	case server.ReasonLogin:
 		code, state = 1045, "28000"
 	case reasonDB:
 		code, state = 1044, "42000"
@@ -161,7 +132,6 @@ func farewell(err error) *wire.Error {
 
 // Reasons of our own.
 const (
-	reasonLogin   = "not_let_in"
 	reasonRefused = "not_carried"
 	reasonDB      = "database_refused"
 )
@@ -178,12 +148,6 @@ func reason(err error) string {
 	}
 	return fault.Of(err).Text
 }
-
-// lostError is that the server went.
-type lostError struct{ err error }
-
-func (e *lostError) Error() string { return fmt.Sprintf("the database server's connection: %v", e.err) }
-func (e *lostError) Unwrap() error { return e.err }
 
 // newNonce is fresh and, as the protocol has it, without NUL.
 func newNonce() []byte {

@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/peer"
 	"github.com/sallyport/sallyport/internal/peer/door"
 	"github.com/sallyport/sallyport/internal/peer/mariadb"
 	"github.com/sallyport/sallyport/internal/target"
@@ -39,7 +40,7 @@ func world(t *testing.T, options ...string) (*door.World, *mariadb.Server) {
 	s.Exec(t, strings.ReplaceAll(schema, "create procedure", "delimiter //\ncreate procedure")+"//\n")
 	servers := &door.Servers{Addr: s.Addr, Authority: s.Authority, Passwords: map[string]string{"carol": "carol's own", "ed": "Ed's", "sha": "x"}}
 	return door.New(t, servers, map[target.Protocol]database.Engine{target.MySQL: Engine{}},
-		door.Role("orders", []string{"alice", "bob", "carol", "ed"}, []string{"orders"}),
+		door.Role("orders", []string{"alice", "bob", "carol", "ed"}, []string{"orders", "mysqlslap"}),
 		door.Role("root", []string{"root"}, []string{"*"})), s
 }
 
@@ -204,7 +205,7 @@ func TestPlugins(t *testing.T) {
 
 // TestA9LiveConnections is a lock on somebody whose connection is open.
 func TestA9LiveConnections(t *testing.T) {
-	w, _ := world(t)
+	w, s := world(t)
 	addr := w.Listen(door.User("mallory", "orders"), target.MySQL)
 	for _, in := range []string{"", "select sleep(30)", "select a.seq, repeat('x', 1000) from seq_1_to_100000000 a"} {
 		c, err := net.Dial("tcp", addr)
@@ -214,6 +215,8 @@ func TestA9LiveConnections(t *testing.T) {
 		enterRaw(t, c, "alice", "orders")
 		if in != "" {
 			c.Write(mysql.Append(nil, append([]byte{byte(mysql.Query)}, in...), 0))
+			for !strings.Contains(s.Exec(t, "show processlist"), in[:10]) {
+			}
 		} else {
 			c.Write(mysql.Append(nil, []byte{byte(mysql.Ping)}, 0))
 			readPacket(t, c)
@@ -290,5 +293,24 @@ func TestKilledServer(t *testing.T) {
 		if out, _ := cli(t, addr, "alice", "orders", "select 1"); !strings.Contains(out, "cannot be reached") {
 			t.Errorf("%s", out)
 		}
+	}
+}
+
+func program(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	return string(out), err
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// TestSlap is mysqlslap through the door.
+func TestSlap(t *testing.T) {
+	peer.Need(t, "mysqlslap")
+	w, _ := world(t)
+	host, port, _ := net.SplitHostPort(w.Listen(door.User("alice", "orders"), target.MySQL))
+	out, err := program("mysqlslap", "--no-defaults", "-h", host, "-P", port, "-u", "bob", "--skip-ssl",
+		"--auto-generate-sql", "--auto-generate-sql-load-type=mixed", "--concurrency=1,8", "--number-of-queries=400", "--auto-generate-sql-add-autoincrement")
+	if err != nil || strings.Contains(strings.ToLower(out), "error") {
+		t.Fatal(err, out)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/fault"
 )
@@ -17,69 +18,85 @@ const (
 // head looks at the reply's next packet: its payload's length and first byte. What the client has coming goes out before
 // the server is waited for.
 func (c *conn) head() (n int, first byte, err error) {
-	r := c.server.r
-	if r.Buffered() <= mysql.HeaderLen {
-		if err := c.client.w.Flush(); err != nil {
-			return 0, 0, errGone
-		}
-	}
-	h, err := r.Peek(mysql.HeaderLen + 1)
+	h, err := c.ahead(mysql.HeaderLen + 1)
 	if err != nil {
-		return 0, 0, &lostError{err}
+		return 0, 0, err
 	}
 	n, _ = mysql.Header(h)
 	if n == 0 {
-		return 0, 0, &lostError{fmt.Errorf("%w: an empty reply", mysql.ErrMalformed)}
+		return 0, 0, &server.LostError{Err: fmt.Errorf("%w: an empty reply", mysql.ErrMalformed)}
 	}
 	return n, h[mysql.HeaderLen], nil
 }
 
-// pass passes the next packet on, and what it goes on in.
+// pass passes the next packet on, and what it goes on in. One that fits the buffer goes on in one piece, so that what ends
+// the connection ends it between packets.
 func (c *conn) pass() error {
-	r, w := c.server.r, c.client.w
 	for {
-		if r.Buffered() < mysql.HeaderLen {
-			if err := w.Flush(); err != nil {
-				return errGone
-			}
-		}
-		h, err := r.Peek(mysql.HeaderLen)
+		h, err := c.ahead(mysql.HeaderLen)
 		if err != nil {
-			return &lostError{err}
+			return err
 		}
 		size, seq := mysql.Header(h)
-		h[3] = seq - c.skew
-		c.client.seq = h[3] + 1
-		for n := mysql.HeaderLen + size; n > 0; {
-			b, err := r.Peek(min(n, max(r.Buffered(), 1)))
-			if err != nil {
-				return &lostError{err}
+		seq -= c.skew
+		h[3], c.client.Seq = seq, seq+1
+		if whole := mysql.HeaderLen + size; whole <= c.server.R.Size() {
+			if _, err := c.ahead(whole); err != nil {
+				return err
 			}
-			if _, err := w.Write(b); err != nil {
-				return errGone
-			}
-			r.Discard(len(b))
-			n -= len(b)
-			c.torn = n > 0 || size == mysql.MaxChunk
 		}
-		if size < mysql.MaxChunk {
+		if err := c.copy(mysql.HeaderLen + size); err != nil {
+			return err
+		}
+		if c.torn = size == mysql.MaxChunk; !c.torn {
 			return nil
 		}
 	}
 }
 
+// ahead looks at what comes next from the server; before it waits, what the client has coming goes out.
+func (c *conn) ahead(n int) ([]byte, error) {
+	if c.server.R.Buffered() < n {
+		if err := c.client.W.Flush(); err != nil {
+			return nil, errGone
+		}
+	}
+	b, err := c.server.R.Peek(n)
+	if err != nil {
+		return nil, &server.LostError{Err: err}
+	}
+	return b, nil
+}
+
+func (c *conn) copy(n int) error {
+	r := c.server.R
+	for n > 0 {
+		b, err := r.Peek(min(n, max(r.Buffered(), 1)))
+		if err != nil {
+			return &server.LostError{Err: err}
+		}
+		if _, err := c.client.W.Write(b); err != nil {
+			return errGone
+		}
+		r.Discard(len(b))
+		n -= len(b)
+		c.torn = n > 0
+	}
+	return nil
+}
+
 // payload reads the next packet, and gives the number that it has for the client.
 func (c *conn) payload() ([]byte, byte, error) {
-	b, seq, err := mysql.Read(c.server.r, maxEnd)
+	b, seq, err := mysql.Read(c.server.R, maxEnd)
 	if err != nil {
-		return nil, 0, &lostError{err}
+		return nil, 0, &server.LostError{Err: err}
 	}
 	return b, seq - c.skew, nil
 }
 
 func (c *conn) emit(payload []byte, seq byte) error {
-	c.client.seq = seq
-	if err := c.client.send(payload); err != nil {
+	c.client.Seq = seq
+	if err := c.client.Send(payload); err != nil {
 		return errGone
 	}
 	return nil
@@ -125,7 +142,7 @@ func (c *conn) failed(st *statement) error {
 	}
 	var own *mysql.Error
 	if err := mysql.ParseError(b); !errors.As(err, &own) {
-		return &lostError{err}
+		return &server.LostError{Err: err}
 	}
 	if err := c.record(st, own.Error()); err != nil {
 		return err
@@ -139,20 +156,20 @@ func (c *conn) finished(st *statement) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	end, err := mysql.ParseOK(b, c.server.tracked)
+	end, err := mysql.ParseOK(b, c.server.Tracked)
 	if b[0] == mysql.HeadEOF && c.caps&mysql.DeprecateEOF == 0 {
 		end, err = mysql.ParseEOF(b)
 	} else if err == nil {
 		b = c.plain(b, end)
 	}
 	if err != nil {
-		return false, &lostError{err}
+		return false, &server.LostError{Err: err}
 	}
 	if err := c.record(st, ""); err != nil {
 		return false, err
 	}
 	more := end.Status&mysql.StatusMore != 0
-	if st != nil && st.use != "" && !more && !c.server.tracked {
+	if st != nil && st.use != "" && !more && !c.server.Tracked {
 		c.db = st.use
 	}
 	if err := c.moved(end); err != nil {
@@ -186,11 +203,11 @@ func (c *conn) refuseFile(st *statement) error {
 	if st != nil {
 		st.note = "LOCAL INFILE is refused: the server was sent no file"
 	}
-	w := c.server.w
+	w := c.server.W
 	w.Write(mysql.Append(nil, nil, seq+c.skew+1))
 	c.skew += 2
 	if err := w.Flush(); err != nil {
-		return &lostError{err}
+		return &server.LostError{Err: err}
 	}
 	return nil
 }
@@ -203,7 +220,7 @@ func (c *conn) rows(st *statement) (bool, error) {
 	}
 	n, err := mysql.Columns(b)
 	if err != nil || n == 0 || n > maxColumns {
-		return false, &lostError{fmt.Errorf("%w: %d columns", mysql.ErrMalformed, n)}
+		return false, &server.LostError{Err: fmt.Errorf("%w: %d columns", mysql.ErrMalformed, n)}
 	}
 	if err := c.record(st, ""); err != nil {
 		return false, err
@@ -255,7 +272,7 @@ func (c *conn) definitions(n int) (mysql.End, error) {
 	}
 	end, err := mysql.ParseEOF(b)
 	if err != nil {
-		return mysql.End{}, &lostError{err}
+		return mysql.End{}, &server.LostError{Err: err}
 	}
 	return end, c.emit(b, seq)
 }
@@ -280,6 +297,25 @@ func (c *conn) fields(st *statement) error {
 	return err
 }
 
+// events passes on what a replica is sent, until the server ends it.
+func (c *conn) events(st *statement) error {
+	for {
+		n, first, err := c.head()
+		switch {
+		case err != nil:
+			return err
+		case first == mysql.HeadErr:
+			return c.failed(st)
+		}
+		if err := c.record(st, ""); err != nil {
+			return err
+		}
+		if err := c.pass(); err != nil || first == mysql.HeadEOF && n < 9 {
+			return err
+		}
+	}
+}
+
 // preparing passes on the reply to COM_STMT_PREPARE.
 func (c *conn) preparing(st *statement) error {
 	_, first, err := c.head()
@@ -295,7 +331,7 @@ func (c *conn) preparing(st *statement) error {
 	}
 	p, err := mysql.ParsePrepared(b)
 	if err != nil || first != mysql.HeadOK {
-		return &lostError{fmt.Errorf("%w: reply to a preparation", mysql.ErrMalformed)}
+		return &server.LostError{Err: fmt.Errorf("%w: reply to a preparation", mysql.ErrMalformed)}
 	}
 	c.open = nil // it runs when it is executed
 	if !c.prepared.add(p, st) {

@@ -12,6 +12,7 @@
 package mysql
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -122,21 +123,18 @@ func (c *cursor) text() []byte {
 
 // terminated reads up to a NUL, which must be there.
 func (c *cursor) terminated() string {
-	for i, x := range c.b {
-		if x == 0 {
-			return string(c.take(i + 1)[:i])
-		}
+	i := bytes.IndexByte(c.b, 0)
+	if c.bad || i < 0 {
+		c.bad = true
+		return ""
 	}
-	c.bad = true
-	return ""
+	return string(c.take(i + 1)[:i])
 }
 
 // last is terminated, or the rest where no NUL is left: what comes last is sent without by some.
 func (c *cursor) last() string {
-	for i, x := range c.b {
-		if x == 0 {
-			return string(c.take(i + 1)[:i])
-		}
+	if bytes.IndexByte(c.b, 0) >= 0 {
+		return c.terminated()
 	}
 	return string(c.take(len(c.b)))
 }

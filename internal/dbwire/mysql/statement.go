@@ -142,8 +142,8 @@ func Uses(text string) []string {
 	first := true
 	for t := sc.next(); t.kind != tokenEnd; t = sc.next() {
 		if first && sc.word(t) == "USE" {
-			if n := sc.name(sc.next()); n != "" {
-				out = append(out, n)
+			if t = sc.next(); t.kind != tokenMark && t.kind != tokenEnd {
+				out = append(out, sc.name(t))
 			}
 		}
 		first = t.kind == tokenMark && sc.s[t.start] == ';'
@@ -168,7 +168,7 @@ var leaves = map[string]bool{"REQUIRE": true, "TO": true, "COMMENT": true, "ATTR
 // Mask takes secrets out of a statement's text: the passwords of CREATE USER, ALTER USER, GRANT … IDENTIFIED, SET
 // PASSWORD, PASSWORD(), CHANGE MASTER and CREATE SERVER, also where the statement is itself a string of PREPARE or EXECUTE
 // IMMEDIATE. Where a secret's end cannot be told for sure everything behind its beginning goes. It reports whether there
-// was one.
+// was one, or a parameter in the place of one.
 func Mask(text string) (masked string, had bool) {
 	var b strings.Builder
 	sc := scanner{s: text}
@@ -187,15 +187,12 @@ func Mask(text string) (masked string, had bool) {
 		b.WriteString(text[from:t.start])
 		b.WriteString(Masked)
 		from = t.end
-		if strings.ContainsRune(raw, '\\') || t.end == len(text) && !strings.HasSuffix(raw, raw[:1]) {
+		if strings.ContainsRune(raw, '\\') || t.end == len(text) && strings.ContainsAny(raw[:1], `'"`) && !strings.HasSuffix(raw, raw[:1]) {
 			return b.String() + "…", true
 		}
 	}
-	if !had {
-		return text, false
-	}
 	b.WriteString(text[from:])
-	return b.String(), true
+	return b.String(), had || m.param
 }
 
 // masker holds what the words before a literal make of it.
@@ -204,6 +201,7 @@ type masker struct {
 	setting    bool // behind SET PASSWORD: what is behind its `=` is secret
 	armed      bool // behind a secret word and bridges alone
 	dynamic    bool // in a statement that runs a string
+	param      bool // a parameter's mark stood for a secret
 	last       string
 }
 
@@ -214,8 +212,10 @@ func (m *masker) see(sc *scanner, t token) {
 	}
 	switch {
 	case w == ";":
-		*m = masker{}
+		*m = masker{param: m.param}
 		return
+	case w == "?":
+		m.param = m.param || m.identified || m.armed
 	case w == "IDENTIFIED":
 		m.identified = true
 	case m.identified && (w == "," || leaves[w]):

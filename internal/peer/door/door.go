@@ -218,6 +218,10 @@ type Event map[string]any
 // Events are those in the spool of some kinds, or all of them.
 func (w *World) Events(kinds ...event.Kind) []Event {
 	w.t.Helper()
+	const mark = "everything before this is on the disk"
+	if err := w.spool.Write(w.ctx, event.Event{Kind: event.Auth, Message: mark}); err != nil {
+		w.t.Fatal(err)
+	}
 	entries, err := w.spool.Pending(1 << 20)
 	if err != nil {
 		w.t.Fatal(err)
@@ -227,6 +231,9 @@ func (w *World) Events(kinds ...event.Kind) []Event {
 		var ev Event
 		if err := json.Unmarshal(e.Event, &ev); err != nil {
 			w.t.Fatal(err)
+		}
+		if ev["message"] == mark {
+			continue
 		}
 		for _, k := range kinds {
 			if ev["event"] == string(k) {

@@ -1,4 +1,4 @@
-package mysql
+package server
 
 import (
 	"crypto/sha512"

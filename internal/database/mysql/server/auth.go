@@ -1,4 +1,4 @@
-package mysql
+package server
 
 import (
 	"crypto/sha1"
@@ -11,8 +11,8 @@ import (
 
 // The authentication plugins that the door answers.
 const (
-	nativePassword = "mysql_native_password"
-	cachingSHA2    = "caching_sha2_password"
+	NativePassword = "mysql_native_password"
+	CachingSHA2    = "caching_sha2_password"
 	sha256Password = "sha256_password"
 	ed25519Plugin  = "client_ed25519"
 	clearPassword  = "mysql_clear_password"
@@ -30,7 +30,7 @@ type authenticator struct {
 // answer is what a plugin sends first.
 func (a *authenticator) answer() ([]byte, error) {
 	switch a.plugin {
-	case nativePassword, "":
+	case NativePassword, "":
 		if a.password == "" {
 			return nil, nil
 		}
@@ -38,7 +38,7 @@ func (a *authenticator) answer() ([]byte, error) {
 		two := sha1.Sum(one[:])
 		mix := sha1.Sum(append(append([]byte(nil), a.nonce...), two[:]...))
 		return xor(one[:], mix[:]), nil
-	case cachingSHA2:
+	case CachingSHA2:
 		if a.password == "" {
 			return nil, nil
 		}
@@ -52,8 +52,8 @@ func (a *authenticator) answer() ([]byte, error) {
 		return signEd25519(a.password, a.nonce)
 	}
 	return nil, fault.New(fault.Unsupported, "the database server wants to authenticate the user by %s, which is not carried", fault.Plain(a.plugin)).
-		WithReason(reasonLogin).
-		WithFix("make the user for a certificate (REQUIRE X509), or with %s, %s or ed25519", nativePassword, cachingSHA2)
+		WithReason(ReasonLogin).
+		WithFix("make the user for a certificate (REQUIRE X509), or with %s, %s or ed25519", NativePassword, CachingSHA2)
 }
 
 func xor(a, b []byte) []byte {
@@ -65,9 +65,9 @@ func xor(a, b []byte) []byte {
 }
 
 // converse goes on until the server lets the user in, and gives its OK packet, or does not.
-func (a *authenticator) converse(s *side) ([]byte, error) {
+func (a *authenticator) converse(s *Side) ([]byte, error) {
 	for range 8 {
-		b, err := s.receive()
+		b, err := s.Receive()
 		if err != nil {
 			return nil, err
 		}
@@ -87,15 +87,15 @@ func (a *authenticator) converse(s *side) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			if err := s.sendNow(answer); err != nil {
+			if err := s.SendNow(answer); err != nil {
 				return nil, err
 			}
 		case mysql.HeadMore:
-			if a.plugin != cachingSHA2 || len(b) != 2 {
+			if a.plugin != CachingSHA2 || len(b) != 2 {
 				return nil, fmt.Errorf("%w: more of authentication by %q", mysql.ErrMalformed, a.plugin)
 			}
 			if b[1] == 4 { // its cache does not have the user: it wants the password, inside TLS
-				if err := s.sendNow(append([]byte(a.password), 0)); err != nil {
+				if err := s.SendNow(append([]byte(a.password), 0)); err != nil {
 					return nil, err
 				}
 			}

@@ -1,0 +1,328 @@
+package mysql
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/dbwire/mysql"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/peer/authority"
+	"github.com/sallyport/sallyport/internal/peer/door"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// raw is a connection without a driver, logged in as alice.
+func raw(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	enterRaw(t, c, "alice", "orders")
+	return c
+}
+
+func send(t *testing.T, c net.Conn, code mysql.Command, args string) {
+	t.Helper()
+	if _, err := c.Write(mysql.Append(nil, append([]byte{byte(code)}, args...), 0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask sends a query of one row and one column, and gives its text.
+func ask(t *testing.T, c net.Conn, query string) string {
+	t.Helper()
+	send(t, c, mysql.Query, query)
+	var row []byte
+	for i := 0; ; i++ {
+		b := readPacket(t, c)
+		if b[0] == mysql.HeadErr {
+			return mysql.ParseError(b).Error()
+		}
+		if i > 1 && b[0] == mysql.HeadEOF {
+			return string(row)
+		}
+		if i == 2 {
+			row = b[1:]
+		}
+	}
+}
+
+func changeUser(user, db string) string {
+	return user + "\x00\x03abc" + db + "\x00\x2d\x00mysql_native_password\x00"
+}
+
+func TestA60ChangeUser(t *testing.T) {
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	c := raw(t, addr)
+	send(t, c, mysql.StmtPrepare, "select 1")
+	for _, step := range []struct{ user, db, want string }{{"alice", "orders", "alice@%"}, {"carol", "orders", "carol@%"}, {"bob", "orders", "bob@%"}} {
+		if step.user == "alice" {
+			readPacket(t, c)
+			readPacket(t, c)
+		}
+		send(t, c, mysql.ChangeUser, changeUser(step.user, step.db))
+		if b := readPacket(t, c); b[0] != mysql.HeadOK {
+			t.Fatalf("%s: %q", step.user, b)
+		}
+		if got := ask(t, c, "select current_user()"); got != step.want {
+			t.Fatalf("the server takes %s for %s", step.user, got)
+		}
+	}
+	has(t, w.Queries(), "bob/orders: select current_user()")
+	// A user and a database that no role grants: refused, recorded, and over, though bob may read everything there.
+	for _, to := range [][2]string{{"root", "orders"}, {"bob", "secrets"}, {"Bob", "orders"}, {"bob", "Orders"}, {"bob ", "orders"}} {
+		c := raw(t, addr)
+		before := len(w.Events(event.Auth))
+		send(t, c, mysql.ChangeUser, changeUser(to[0], to[1]))
+		rest, err := io.ReadAll(c)
+		if err != nil || len(rest) < 7 || rest[4] != mysql.HeadErr || !bytes.Contains(rest, []byte("#28000")) {
+			t.Errorf("%v: %q %v", to, rest, err)
+		}
+		if refused := w.Events(event.Auth)[before:]; len(refused) != 1 || refused[0]["success"] != false || refused[0]["reason"] != "not_granted" {
+			t.Errorf("%v: %v", to, refused)
+		}
+	}
+	// A packet cut short is no change of user.
+	c = raw(t, addr)
+	send(t, c, mysql.ChangeUser, "bob")
+	if rest, err := io.ReadAll(c); err != nil || len(rest) < 5 || rest[4] != mysql.HeadErr {
+		t.Errorf("%q %v", rest, err)
+	}
+}
+
+func TestA60ResetConnection(t *testing.T) {
+	w, _ := world(t)
+	c := raw(t, w.Listen(door.User("alice", "orders"), target.MySQL))
+	ask(t, c, "select @x := 5")
+	send(t, c, mysql.StmtPrepare, "select 77")
+	id := readPacket(t, c)[1:5]
+	readPacket(t, c)
+	send(t, c, mysql.ResetConnection, "")
+	if b := readPacket(t, c); b[0] != mysql.HeadOK {
+		t.Fatalf("%q", b)
+	}
+	if who, x := ask(t, c, "select current_user()"), ask(t, c, "select ifnull(@x, 'forgotten')"); who != "alice@%" || x != "forgotten" {
+		t.Fatal(who, x)
+	}
+	send(t, c, mysql.StmtExecute, string(id)+"\x00\x01\x00\x00\x00")
+	if b := readPacket(t, c); b[0] != mysql.HeadErr {
+		t.Fatalf("a prepared statement outlives the reset: %q", b)
+	}
+	hasNot(t, w.Queries(), "select 77")
+	send(t, c, mysql.InitDB, "secrets")
+	if b := readPacket(t, c); b[0] != mysql.HeadErr || !bytes.Contains(b, []byte("#42000")) {
+		t.Fatalf("another database after the reset: %q", b)
+	}
+}
+
+func TestA60LocalInfile(t *testing.T) {
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	// The client offers its files; the server is told that there is no such offer, and says so.
+	file := filepath.Join(t.TempDir(), "private")
+	if err := os.WriteFile(file, []byte("private\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, addr, "alice", "orders", "allowAllFiles=true")
+	if _, err := db.Exec("load data local infile '" + file + "' into table t (name)"); err == nil || !strings.Contains(err.Error(), "local infile") {
+		t.Fatalf("LOAD DATA LOCAL: %v", err)
+	}
+	has(t, w.Queries(), "load data local infile")
+}
+
+// evil is a server that asks each statement's client for a file, as a server that was taken over would.
+func evil(t *testing.T, a *authority.Authority, got chan<- string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		defer close(got)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		g := mysql.Greeting{Version: "8.0.0-evil", Nonce: bytes.Repeat([]byte("n"), mysql.NonceLen), Capabilities: mysql.Known | mysql.TLS | mysql.LocalFiles, Plugin: "mysql_native_password"}
+		c.Write(mysql.Append(nil, g.Append(nil), 0))
+		mysql.Read(c, 1024)
+		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{a.Server()}, ClientAuth: tls.RequireAnyClientCert})
+		b, _, err := mysql.Read(s, 4096)
+		if login, perr := mysql.ParseLogin(b); err != nil || perr != nil || login.Capabilities&mysql.LocalFiles != 0 {
+			got <- fmt.Sprintf("login: %v %v, capabilities %x", err, perr, login.Capabilities)
+		}
+		s.Write(mysql.Append(nil, mysql.AppendOK(nil, 2), 3))
+		mysql.Read(s, 1024)
+		s.Write(mysql.Append(nil, append([]byte{mysql.HeadInfile}, "/etc/shadow"...), 1))
+		b, seq, err := mysql.Read(s, 1024)
+		got <- fmt.Sprintf("%q as packet %d", b, seq)
+		s.Write(mysql.Append(nil, mysql.AppendOK(nil, 2), 3))
+	}()
+	return l.Addr().String()
+}
+
+// TestA60EvilServer is a server that asks for a client's file unasked: it gets nothing, and the client hears nothing.
+func TestA60EvilServer(t *testing.T) {
+	leaks(t)
+	got := make(chan string, 2)
+	a := authority.New("evil")
+	w := door.New(t, &door.Servers{Addr: evil(t, a, got), Authority: a}, map[target.Protocol]database.Engine{target.MySQL: Engine{}},
+		door.Role("orders", []string{"alice"}, []string{"orders"}))
+	c := raw(t, w.Listen(door.User("alice", "orders"), target.MySQL))
+	send(t, c, mysql.Query, "select 1")
+	b, seq, err := mysql.Read(c, 1024)
+	if err != nil || b[0] != mysql.HeadOK || seq != 1 {
+		t.Errorf("the client got %q as packet %d (%v)", b, seq, err)
+	}
+	for s := range got {
+		if s != `"" as packet 2` {
+			t.Errorf("the server got %s", s)
+		}
+	}
+	has(t, w.Queries(), "select 1 !LOCAL INFILE is refused")
+}
+
+func TestReplicationRefused(t *testing.T) {
+	w, s := world(t, "--log-bin=bin", "--server-id=1")
+	w.Put(ptr(door.Role("replica", []string{"bob"}, []string{"orders", "replication"})))
+	c := raw(t, w.Listen(door.User("alice", "orders"), target.MySQL))
+	for _, code := range []mysql.Command{mysql.BinlogDump, mysql.BinlogDumpGTID, mysql.RegisterReplica, mysql.TableDump, 0x0b, 0x1d, 0x20, 0xff} {
+		send(t, c, code, strings.Repeat("\x00", 30))
+		if b := readPacket(t, c); b[0] != mysql.HeadErr || !bytes.Contains(b, []byte("#42000")) {
+			t.Errorf("%s: %q", code, b)
+		}
+	}
+	if got := ask(t, c, "select 5"); got != "5" {
+		t.Fatal(got)
+	}
+	// Where it is granted, to the letter, a replica reads the log.
+	addr := w.Listen(door.User("alice", "replica"), target.MySQL)
+	host, port, _ := net.SplitHostPort(addr)
+	file := strings.Fields(s.Exec(t, "show master status"))[0]
+	out, err := program("mysqlbinlog", "--no-defaults", "-R", "-h", host, "-P", port, "-u", "bob", "--skip-ssl", file)
+	if err != nil || !strings.Contains(out, "create database secrets") {
+		t.Fatal(err, out)
+	}
+	has(t, w.Queries(), "COM_BINLOG_DUMP")
+}
+
+// TestDynamicUse is a change of database that no text shows: the server tells of it, and that ends the connection.
+func TestDynamicUse(t *testing.T) {
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	out, err := cli(t, addr, "alice", "orders", "execute immediate concat('u', 'se secrets'); select id from t")
+	if err == nil || !strings.Contains(out, "ERROR") || strings.Contains(out, "42") && !strings.Contains(out, "42000") {
+		t.Fatal(out)
+	}
+	hasNot(t, w.Queries(), "select id from t")
+	if out, err := cli(t, addr, "alice", "orders", "execute immediate concat('u', 'se orders'); select database()"); err != nil || out != "orders" {
+		t.Fatal(out)
+	}
+}
+
+// TestA78Secrets are passwords in statements and their errors.
+func TestA78Secrets(t *testing.T) {
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	for _, in := range []string{"create user u1 identified by 'hunter2'", "create user u1 identified by 'hunter2' oops", "set password for u1 = password('hunter2')",
+		"create user u2 identified via mysql_native_password using password('hunter2')", "execute immediate 'create user u3 identified by ''hunter2'''"} {
+		cli(t, addr, "bob", "orders", in)
+	}
+	db := open(t, addr, "bob:hunter2", "orders", "")
+	if _, err := db.Exec("select password(?)", "hunter2"); err != nil {
+		t.Fatal(err)
+	}
+	q := w.Queries()
+	has(t, q, "create user u1 identified by '***'")
+	has(t, q, "create user u1 identified by '***' oops !")
+	has(t, q, `select password(?) ["***"]`)
+	for _, ev := range w.Events() {
+		if s := fmt.Sprint(ev); strings.Contains(s, "hunter2") {
+			t.Errorf("%s", s)
+		}
+	}
+}
+
+// TestRefusalsLeaveTheServer is that people who are refused do not use up the server's patience with the agent.
+func TestRefusalsLeaveTheServer(t *testing.T) {
+	w, _ := world(t, "--max-connect-errors=3")
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	for range 10 {
+		if out, _ := cli(t, addr, "root", "orders", "select 1"); !strings.Contains(out, "ERROR 1045") {
+			t.Fatal(out)
+		}
+		c, err := net.Dial("tcp", addr) // and who goes at once
+		if err != nil {
+			t.Fatal(err)
+		}
+		readPacket(t, c)
+		c.Close()
+	}
+	if out, err := cli(t, addr, "alice", "orders", "select 1"); err != nil || out != "1" {
+		t.Fatal(out)
+	}
+}
+
+// TestKillQuery is Ctrl-C in the mysql client: a second connection that names the first one's thread.
+func TestKillQuery(t *testing.T) {
+	w, s := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	c := raw(t, addr)
+	id := ask(t, c, "select connection_id()")
+	result := make(chan string, 1)
+	go func() { result <- ask(t, c, "select sleep(20)") }()
+	for !strings.Contains(s.Exec(t, "show processlist"), "sleep") {
+	}
+	if out, err := cli(t, addr, "alice", "orders", "kill query "+id); err != nil {
+		t.Fatal(out)
+	}
+	if got := <-result; !strings.Contains(got, "interrupted") {
+		t.Fatal(got)
+	}
+}
+
+// TestA62Door are commands that no client sends.
+func TestA62Door(t *testing.T) {
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	for name, b := range map[string]string{
+		"a command of no bytes":        "\x00\x00\x00\x00",
+		"a statement's id that is cut": "\x03\x00\x00\x00\x17\x01\x00",
+		"a bulk execution of nothing":  "\x07\x00\x00\x00\xfa\x01\x00\x00\x00\x80\x00",
+		"the last statement of none":   "\x0a\x00\x00\x00\x17\xff\xff\xff\xff\x00\x01\x00\x00\x00",
+		"a packet that never ends":     "\xff\xff\xff\x00\x03sel",
+	} {
+		c := raw(t, addr)
+		c.Write([]byte(b))
+		c.(*net.TCPConn).CloseWrite()
+		rest, err := io.ReadAll(c)
+		if err != nil || len(rest) > 0 && rest[4] != mysql.HeadErr {
+			t.Errorf("%s: %q %v", name, rest, err)
+		}
+	}
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	readPacket(t, c)
+	c.Write([]byte("\xff\xff\xff\x01"))
+	if rest, err := io.ReadAll(c); err != nil || len(rest) > 0 && rest[4] != mysql.HeadErr {
+		t.Errorf("a login of 16 MiB: %q %v", rest, err)
+	}
+}
