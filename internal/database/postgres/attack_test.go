@@ -216,7 +216,7 @@ func TestA61_CancelKeys(t *testing.T) {
 	w.engine.mu.Lock()
 	r := w.engine.live[string(key)]
 	w.engine.mu.Unlock()
-	if r == nil || binary.BigEndian.Uint32(key) == r.pid || bytes.Equal(key[4:], r.secret) {
+	if r == nil || binary.BigEndian.Uint32(key) == r.server.PID || bytes.Equal(key[4:], r.server.Secret) {
 		t.Fatal("the server's own key is the client's")
 	}
 	cancel := func(key []byte) {
@@ -230,7 +230,7 @@ func TestA61_CancelKeys(t *testing.T) {
 	other := slices.Clone(key)
 	other[7] ^= 1
 	cancel(other)
-	cancel(append(binary.BigEndian.AppendUint32(nil, r.pid), r.secret...)) // the server's own
+	cancel(append(binary.BigEndian.AppendUint32(nil, r.server.PID), r.server.Secret...)) // the server's own
 	alice := w.who
 	for _, change := range []func(u *identity.User){func(u *identity.User) { u.Name = "mallory" }, func(u *identity.User) {
 		u.Device = &identity.Device{ID: "d", CredentialID: "c"}

@@ -1,4 +1,4 @@
-package postgres
+package upstream
 
 import (
 	"context"
@@ -16,12 +16,12 @@ import (
 // madeGroup is the role that every user who is made on demand is a member of: by it they are told from others.
 const madeGroup = "sallyport-on-demand"
 
-// maker makes users on demand: CREATE ROLE … LOGIN, a member of madeGroup and of the roles that were granted. All agents
+// Maker makes users on demand: CREATE ROLE … LOGIN, a member of madeGroup and of the roles that were granted. All agents
 // take one advisory lock for a user, and ask pg_stat_activity for sessions, so that several agents agree.
-type maker struct{}
+type Maker struct{}
 
 // Enable implements database.Maker.
-func (maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
+func (Maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
 	return asAdmin(ctx, v, u, func(t *transaction) error {
 		row, err := t.row("SELECT r.oid::text, pg_has_role(r.oid, g.oid, 'MEMBER')::text, (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
 			"coalesce((SELECT string_agg(m.rolname, ',' ORDER BY m.rolname COLLATE \"C\") FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
@@ -59,7 +59,7 @@ func (maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand)
 }
 
 // Disable implements database.Maker. It waits a little for the server to be done with the sessions that just ended.
-func (maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
+func (Maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
 	return asAdmin(ctx, v, u, func(t *transaction) error {
 		for range 40 {
 			row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
@@ -90,7 +90,7 @@ type transaction struct {
 
 // asAdmin runs f in a transaction of the admin user, alone for this database user among all agents.
 func asAdmin(ctx context.Context, v *database.Visit, u database.OnDemand, f func(*transaction) error) (err error) {
-	conn, err := dialServer(ctx, v, v.Database.AdminUser, u.DBName, map[string]string{"application_name": "sallyport", "search_path": "pg_catalog"})
+	conn, err := dialServer(ctx, v, Session{v.Database.AdminUser, u.DBName, map[string]string{"application_name": "sallyport", "search_path": "pg_catalog"}})
 	if err != nil {
 		return fault.New(fault.Unavailable, "the database does not let %q in, who makes users", v.Database.AdminUser).WithReason("admin_user").
 			WithCause("%s", fault.Plain(said(err))).WithFix("an administrator may look at admin_user of db/%s", v.Database.Name)
@@ -145,12 +145,12 @@ func (t *transaction) unmade(v *database.Visit, err error) error {
 
 func said(err error) string {
 	var pg *pgconn.PgError
-	var s *serverError
+	var s *Refused
 	switch {
 	case errors.As(err, &pg):
 		return fmt.Sprintf("%s %s", pg.Code, pg.Message)
 	case errors.As(err, &s):
-		return fmt.Sprintf("%s %s", s.said.Code, s.said.Message)
+		return fmt.Sprintf("%s %s", s.Said.Code, s.Said.Message)
 	}
 	return fault.Of(err).Text
 }
@@ -201,16 +201,16 @@ func contains(list []string, s string) bool {
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// connectAs is connect; a user made on demand that another agent disabled in between is enabled again.
-func connectAs(ctx context.Context, v *database.Visit, sess *database.Session, ask *request) (*upstream, error) {
+// Connect lets a client's session in; a user made on demand that another agent disabled in between is enabled again.
+func Connect(ctx context.Context, v *database.Visit, sess *database.Session, s Session) (*Conn, error) {
 	u, made := sess.OnDemand()
 	for tries := 0; ; tries++ {
-		up, err := connect(ctx, v, ask)
-		var s *serverError
-		if err == nil || !made || tries == 3 || !errors.As(err, &s) || s.said.Code != "28000" {
+		up, err := connect(ctx, v, s)
+		var no *Refused
+		if err == nil || !made || tries == 3 || !errors.As(err, &no) || no.Said.Code != "28000" {
 			return up, err
 		}
-		if err := (maker{}).Enable(ctx, v, u); err != nil {
+		if err := (Maker{}).Enable(ctx, v, u); err != nil {
 			return nil, err
 		}
 	}
