@@ -53,8 +53,8 @@ type ending struct {
 	why    error
 	client time.Time // the write deadlines that are set
 	server time.Time
-	cut    bool // the client is in the midst of a message
-	told   bool // the server has said a last word
+	cut    bool        // the client is in the midst of a message
+	told   atomic.Bool // the server has said a last word
 }
 
 // run carries both directions until the session is over, and returns why where it was ended.
@@ -368,7 +368,7 @@ func (r *relay) complete(in *inbox) bool {
 
 // lost is that the server went away; where it said why itself the client knows.
 func (r *relay) lost(err error) error {
-	if r.ending.told {
+	if r.ending.told.Load() {
 		return errOver
 	}
 	f := fault.New(fault.Unavailable, "the connection to the database server was lost").WithReason(lostReason).
@@ -447,7 +447,7 @@ func (r *relay) answered(m message, record func(wire.Outcome)) (instead []byte, 
 		}
 	case 'E':
 		if e := wire.ParseError(m.body); e.Severity == "FATAL" || e.Severity == "PANIC" {
-			r.ending.told = true
+			r.ending.told.Store(true)
 		}
 	}
 	instead, err = r.books.ledger.Answer(m.kind, m.body, record)
