@@ -99,13 +99,14 @@ func (e *Engine) session(ctx context.Context, client net.Conn, v *database.Visit
 func (e *Engine) visit(client net.Conn, v *database.Visit, sess *database.Session, ask *request) error {
 	ctx, cancel := context.WithTimeout(sess.Context(), connectWait)
 	defer cancel()
-	done, err := sess.Enable(ctx, upstream.Maker{})
+	made, err := sess.Enable(ctx, upstream.Maker{})
 	if err != nil {
 		farewell(client, fatal(err, true))
 		return err
 	}
-	defer func() { _ = done() }() // what cannot be disabled now is by the next session's end, or the next agent's
-	up, err := upstream.Connect(ctx, v, sess, ask.session())
+	defer func() { _ = made.Over() }() // what cannot be disabled now is by the next session's end, or the next agent's
+	up, err := upstream.Connect(ctx, v, ask.session())
+	made.Settled()
 	if err != nil {
 		farewell(client, fatal(err, true))
 		return err

@@ -121,6 +121,7 @@ type world struct {
 	mu       sync.Mutex
 	who      *identity.User
 	revision uint64
+	seen     []event.Event // guarded by mu
 }
 
 func access() *role.Role {
@@ -249,16 +250,29 @@ func (w *world) events(kinds ...event.Kind) []event.Event {
 	if err := w.spool.Write(context.Background(), event.Event{Kind: event.Auth, User: "mark"}); err != nil {
 		w.t.Fatal(err)
 	}
-	entries, err := w.spool.Pending(1 << 20)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var out []event.Event
-	for _, e := range entries {
-		ev, err := event.Parse(e.Event)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		entries, err := w.spool.Pending(1 << 20)
 		if err != nil {
 			w.t.Fatal(err)
 		}
+		for _, e := range entries {
+			ev, err := event.Parse(e.Event)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.seen = append(w.seen, ev)
+			if err := w.spool.Ack(e.Seq); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		if len(entries) == 0 {
+			break
+		}
+	}
+	var out []event.Event
+	for _, ev := range w.seen {
 		if slices.Contains(kinds, ev.Kind) && ev.User != "mark" {
 			out = append(out, ev)
 		}

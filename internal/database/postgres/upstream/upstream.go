@@ -95,8 +95,8 @@ func unreached(v *database.Visit, err error) error {
 		WithCause("the agent cannot connect to its server").WithFix("try again; an administrator may look at the agent's log").Wrapping(err)
 }
 
-// connect is a connection for a client.
-func connect(ctx context.Context, v *database.Visit, s Session) (*Conn, error) {
+// Connect lets a client's session in.
+func Connect(ctx context.Context, v *database.Visit, s Session) (*Conn, error) {
 	pg, err := dialServer(ctx, v, s)
 	if err != nil {
 		return nil, err
