@@ -98,7 +98,7 @@ func ReadEntry(line []byte) (Entry, error) {
 	if len(rest) < tail {
 		return ParseEntry(line)
 	}
-	e.Event = rest[:len(rest)-tail:len(rest)-tail]
+	e.Event = rest[: len(rest)-tail : len(rest)-tail]
 	hash := after(rest[len(rest)-tail:], `,"hash":"`)
 	if hash == nil || string(hash[digits:]) != `"}` || e.Hash.UnmarshalText(hash[:digits]) != nil {
 		return ParseEntry(line)
