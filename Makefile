@@ -12,7 +12,8 @@ build: ## the three programs, in bin/
 peers: ## installs the real parts that the tests talk to, where that is allowed
 	@scripts/peers.sh
 
-quickstart: peers build ## builds everything and plays the guide
+quickstart: build ## builds everything and plays the guide
+	@scripts/peers.sh quickstart
 	@$(BIN)/sallyport quickstart
 
 test: peers ## every test, with the race detector where there is a C compiler

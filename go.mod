@@ -33,6 +33,7 @@ require (
 	google.golang.org/protobuf v1.36.12
 	modernc.org/sqlite v1.55.0
 	rsc.io/qr v0.2.0
+	software.sslmate.com/src/go-pkcs12 v0.7.4
 )
 
 require (

@@ -76,6 +76,12 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TSH_TPM", filepath.Join(e.WorkDir, "no-tpm"))
 			e.Setenv("TSH_DMI_DIR", filepath.Join(e.WorkDir, "dmi"))
 			e.Setenv("PATH", e.Getenv("PATH")+":/usr/sbin")
+			clients, err := filepath.Abs("../test/clients")
+			if err != nil {
+				return err
+			}
+			e.Setenv("CLIENTS", clients)
+			e.Setenv("JARS", "/usr/share/java")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

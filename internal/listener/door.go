@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
@@ -19,6 +21,7 @@ type door struct {
 	spec     Spec
 	listener net.Listener
 	guard    guard
+	tls      *tls.Config // of a port
 }
 
 // guard lets a local client in, and returns the connection with the resource's own protocol on it.
@@ -68,7 +71,7 @@ func newDoor(s Spec) (*door, error) {
 			return nil, err
 		}
 		n, err := listenUnix(s.Socket)
-		return &door{s, n, func(c net.Conn) (net.Conn, error) { return c, nil }}, err
+		return &door{s, n, open, nil}, err
 	}
 	config, err := serverConfig(s.Home)
 	if err != nil {
@@ -82,8 +85,11 @@ func newDoor(s Spec) (*door, error) {
 	if a, ok := n.Addr().(*net.TCPAddr); ok {
 		s.Port = a.Port
 	}
-	return &door{s, n, guardFor(s.Protocol, config)}, nil
+	return &door{s, n, guardFor(s.Protocol, config), config}, nil
 }
+
+// open lets everybody in: a socket's own mode keeps others out, and behind a MySQL port the door speaks first.
+func open(c net.Conn) (net.Conn, error) { return c, nil }
 
 // listenUnix makes a socket for this user alone; one that is left over is replaced.
 func listenUnix(path string) (net.Listener, error) {
@@ -138,6 +144,14 @@ func (l *Listener) carry(ctx context.Context, d *door, c net.Conn) {
 		_ = c.SetDeadline(time.Now().Add(entryTime))
 		refuse(inner, d.spec, fault.Of(err))
 		return
+	}
+	if d.tls != nil && d.spec.Protocol == target.MySQL {
+		_ = up.SetDeadline(time.Now().Add(entryTime))
+		if inner, err = mysqlTLS(c, up, d.tls); err != nil {
+			up.Close()
+			return
+		}
+		_ = up.SetDeadline(time.Time{})
 	}
 	_ = c.SetDeadline(time.Time{})
 	tunnel.Splice(inner, up)

@@ -21,20 +21,22 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/profile"
 	"github.com/sallyport/sallyport/internal/target"
+	"software.sslmate.com/src/go-pkcs12"
 )
 
 // Files are the certificates by which clients of this user reach its local ports, and nothing else.
 type Files struct {
-	CA    string // PEM, what the port's own certificate is by
-	Cert  string
-	Key   string
-	PKCS8 string // the key as DER, as JDBC wants it
-	Both  string // certificate and key in one file, as MongoDB's clients want it
+	CA     string // PEM, what the port's own certificate is by
+	Cert   string
+	Key    string
+	PKCS8  string // the key as DER, as JDBC wants it
+	Both   string // certificate and key in one file, as MongoDB's clients want it
+	PKCS12 string // both for Java, under the password `local`: the file is what keeps others out
 }
 
 // FilesOf are where they lie in a directory.
 func FilesOf(dir string) Files {
-	return Files{CA: filepath.Join(dir, "local-ca.pem"), Cert: filepath.Join(dir, "local-cert.pem"), Key: filepath.Join(dir, "local-key.pem"), PKCS8: filepath.Join(dir, "local-key.pk8"), Both: filepath.Join(dir, "local-client.pem")}
+	return Files{CA: filepath.Join(dir, "local-ca.pem"), Cert: filepath.Join(dir, "local-cert.pem"), Key: filepath.Join(dir, "local-key.pem"), PKCS8: filepath.Join(dir, "local-key.pk8"), Both: filepath.Join(dir, "local-client.pem"), PKCS12: filepath.Join(dir, "local-client.p12")}
 }
 
 // localLife is how long they live; they are made anew in the last third.
@@ -108,13 +110,34 @@ func makeFiles(f Files, server string) error {
 	if err != nil {
 		return err
 	}
-	for path, raw := range map[string][]byte{f.Cert: clientCert, f.Key: clientKey, f.PKCS8: clientDER, f.Both: append(bytes.Clone(clientCert), clientKey...), f.CA: encode("CERTIFICATE", caDER), server: append(serverCert, serverKey...)} {
+	store, err := keystore(clientCert, clientDER)
+	if err != nil {
+		return err
+	}
+	for path, raw := range map[string][]byte{f.PKCS12: store, f.Cert: clientCert, f.Key: clientKey, f.PKCS8: clientDER, f.Both: append(bytes.Clone(clientCert), clientKey...), f.CA: encode("CERTIFICATE", caDER), server: append(serverCert, serverKey...)} {
 		if err := profile.Write(path, raw); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// keystore is a certificate and its key as Java reads them.
+func keystore(certPEM, keyDER []byte) ([]byte, error) {
+	key, err := x509.ParsePKCS8PrivateKey(keyDER)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(certPEM)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	return pkcs12.Modern.Encode(key, cert, nil, KeystorePassword)
+}
+
+// KeystorePassword opens the PKCS #12 file.
+const KeystorePassword = "local"
 
 func encode(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
@@ -125,6 +148,9 @@ func guardFor(p target.Protocol, config *tls.Config) guard {
 	shake := func(c net.Conn) (net.Conn, error) {
 		conn := tls.Server(c, config)
 		return conn, conn.Handshake()
+	}
+	if p == target.MySQL {
+		return open
 	}
 	if p == target.PostgreSQL {
 		return func(c net.Conn) (net.Conn, error) { return postgresGuard(c, shake) }

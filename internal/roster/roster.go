@@ -127,11 +127,16 @@ func (s *Service) read(ctx context.Context, kind manifest.Kind, name string) (*m
 	res, err := s.Records.Get(ctx, kind, name)
 	if kind == manifest.Node && fault.Is(err, fault.NotFound) {
 		picture, _ := s.Pictures.Current()
-		var ids []string
+		var ids, others []string // a host that runs agents of several roles is its node, by its name
 		for id, srv := range picture.Servers {
 			if srv.Hostname == name && srv.Role == identity.RoleNode {
 				ids = append(ids, id)
+			} else if srv.Hostname == name && srv.Role != identity.RoleProxy {
+				others = append(others, id)
 			}
+		}
+		if len(ids) == 0 {
+			ids = others
 		}
 		if len(ids) > 1 {
 			return nil, Ambiguous(name, ids)

@@ -249,15 +249,21 @@ func (a commands) envCommand() *cobra.Command {
 func (a commands) configCommand() *cobra.Command {
 	var f chosen
 	var format string
+	var straight bool
 	c := &cobra.Command{Use: "config NAME", Short: "Print how a client of your own reaches the database", Args: tool.Exactly(1), Example: "  tsh db config orders\n  tsh db config orders --format=json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := a.settled(cmd.Context(), args[0], f)
+			settle := a.settled
+			if straight {
+				settle = a.straight
+			}
+			d, err := settle(cmd.Context(), args[0], f)
 			if err != nil {
 				return err
 			}
 			return console.Format(format).Print(a.Out, d, func(w io.Writer) error { d.print(w); return nil })
 		}}
 	f.flags(c)
+	c.Flags().BoolVar(&straight, "direct", false, "the way through the proxy's own port, with the login's files: for keys that are no hardware's")
 	c.Flags().StringVar(&format, "format", "text", "text, json or yaml")
 	return c
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
@@ -73,18 +72,7 @@ func (a commands) passed(ctx context.Context, name string, f chosen) error {
 	if err != nil {
 		return err
 	}
-	if s.Key.Kind() != device.Software {
-		return fault.New(fault.Unsupported, "this login's key is in hardware, and no client can take it from a file").WithReason("hardware_key").
-			WithFix("tsh proxy db %s --tunnel", name)
-	}
-	c, err := a.choose(ctx, s, name, f)
-	if err != nil {
-		return err
-	}
-	if c.Protocol == target.MySQL {
-		return fault.New(fault.Unsupported, "MySQL's own TLS cannot be passed on: the server speaks first").WithReason("protocol").WithFix("tsh proxy db %s --tunnel", name)
-	}
-	key, err := exportKey(s)
+	c, key, err := a.passable(ctx, s, name, f)
 	if err != nil {
 		return err
 	}
@@ -92,7 +80,9 @@ func (a commands) passed(ctx context.Context, name string, f chosen) error {
 	if err != nil {
 		return fault.New(fault.Unavailable, "port %d of this machine is held by another program", f.port).WithReason("port_held").Wrapping(err).WithFix("tsh proxy db %s --port=0", name)
 	}
-	a.printPassed(s, c, l.Addr().(*net.TCPAddr).Port, key)
+	port := l.Addr().(*net.TCPAddr).Port
+	fmt.Fprintf(a.Out, "Database %q is reached at 127.0.0.1:%d until this is interrupted.\n\n", c.Name, port)
+	direct(s, c, "127.0.0.1", port, key).print(a.Out)
 	return listener.Pass(ctx, l, c.Protocol, func(ctx context.Context) (net.Conn, error) {
 		return s.Address.Stream(ctx, tunnel.Dial{Target: name, Door: tunnel.DoorDB, Ticket: s.Login.DialTicket})
 	})
@@ -108,21 +98,61 @@ func exportKey(s *tool.State) (string, error) {
 	return path, profile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: f.Private}))
 }
 
-func (a commands) printPassed(s *tool.State, c choice, port int, key string) {
-	name := identity.Host{Role: identity.RoleDB, Cluster: s.Profile.Cluster}.ServedDNSName(c.Name)
-	ca, cert := s.Home.AuthorityFile(s.Profile), s.Home.CertificateFile(s.Profile)
-	fmt.Fprintf(a.Out, "Database %q (%s) is reached at 127.0.0.1:%d until this is interrupted.\n\n", c.Name, name, port)
-	row := func(k, v string) { fmt.Fprintf(a.Out, "%-10s %s\n", k+":", console.Safe(v)) }
-	row("Host", name+", at 127.0.0.1")
-	row("Port", strconv.Itoa(port))
-	row("CA", ca)
-	row("Cert", cert)
-	row("Key", key)
-	if c.Protocol == target.PostgreSQL {
-		d := "host=" + name + " hostaddr=127.0.0.1 port=" + strconv.Itoa(port) + " sslmode=verify-full sslrootcert=" + conninfo(ca) + " sslcert=" + conninfo(cert) + " sslkey=" + conninfo(key) + " user=" + conninfo(c.DBUser)
-		if c.DBName != "" {
-			d += " dbname=" + conninfo(c.DBName)
-		}
-		row("Command", "psql "+shellQuoted(d))
+// passable is what a client needs that speaks TLS to the agent itself.
+func (a commands) passable(ctx context.Context, s *tool.State, name string, f chosen) (choice, string, error) {
+	if s.Key.Kind() != device.Software {
+		return choice{}, "", fault.New(fault.Unsupported, "this login's key is in hardware, and no client can take it from a file").WithReason("hardware_key").
+			WithFix("tsh proxy db %s --tunnel", name)
 	}
+	c, err := a.choose(ctx, s, name, f)
+	if err != nil {
+		return c, "", err
+	}
+	if c.Protocol == target.MySQL {
+		return c, "", fault.New(fault.Unsupported, "MySQL's own TLS cannot be passed on: the server speaks first").WithReason("protocol").WithFix("tsh proxy db %s --tunnel", name)
+	}
+	key, err := exportKey(s)
+	return c, key, err
+}
+
+// straight is the way through the proxy's own port.
+func (a commands) straight(ctx context.Context, name string, f chosen) (details, error) {
+	s, err := a.Load(ctx)
+	if err != nil {
+		return details{}, err
+	}
+	c, key, err := a.passable(ctx, s, name, f)
+	if err != nil {
+		return details{}, err
+	}
+	host, port, err := net.SplitHostPort(s.Profile.Proxy)
+	if err != nil {
+		return details{}, err
+	}
+	n, err := strconv.Atoi(port)
+	return direct(s, c, host, n, key), err
+}
+
+// direct words a way to an agent on which the client speaks TLS itself, by the name that routes it.
+func direct(s *tool.State, c choice, at string, port int, key string) details {
+	name := identity.Host{Role: identity.RoleDB, Cluster: s.Profile.Cluster}.ServedDNSName(c.Name)
+	d := details{Name: c.Name, Protocol: c.Protocol, Host: name, Port: port, User: c.DBUser, Database: c.DBName,
+		files: files{CA: s.Home.AuthorityFile(s.Profile), Cert: s.Home.CertificateFile(s.Profile), Key: key}}
+	switch c.Protocol {
+	case target.PostgreSQL:
+		line := "host=" + name + " port=" + strconv.Itoa(port) + " sslmode=verify-full sslrootcert=" + conninfo(d.CA) + " sslcert=" + conninfo(d.Cert) + " sslkey=" + conninfo(d.Key)
+		if net.ParseIP(at) != nil {
+			line += " hostaddr=" + at
+		}
+		if d.User != "" {
+			line += " user=" + conninfo(d.User)
+		}
+		if d.Database != "" {
+			line += " dbname=" + conninfo(d.Database)
+		}
+		d.Command = "psql " + shellQuoted(line)
+	case target.Redis:
+		d.Command = "redis-cli -h " + at + " -p " + strconv.Itoa(port) + " --tls --sni " + name + " --cacert " + shellQuoted(d.CA) + " --cert " + shellQuoted(d.Cert) + " --key " + shellQuoted(d.Key)
+	}
+	return d
 }
