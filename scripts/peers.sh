@@ -15,6 +15,9 @@ need ip iproute2
 need gcc gcc
 [ -e /usr/include/openssl/evp.h ] || missing+=(libssl-dev)
 need mariadbd mariadb-server
+need psql postgresql-client
+[ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || missing+=(postgresql)
+need pgbouncer pgbouncer
 need mysqlslap mariadb-client
 need redis-server redis-server
 need redis-benchmark redis-tools
@@ -46,7 +49,13 @@ fi
 if command -v apt-get >/dev/null 2>&1 && [ "$sudo" != no ]; then
   echo "installing ${missing[*]}"
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq >/dev/null 2>&1
-  if $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then clients; exit; fi
+  if $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
+    for p in "${missing[@]}"; do # the tests start servers of their own; Debian starts one with the package
+      case $p in postgresql | pgbouncer) $sudo service "$p" stop >/dev/null 2>&1 ;; esac
+    done
+    clients
+    exit
+  fi
   echo "apt-get could not install ${missing[*]}" >&2
 else
   echo "not installed, and this user may not install: ${missing[*]}" >&2
@@ -59,6 +68,8 @@ for p in "${missing[@]}"; do
     iproute2) echo "left out without $p: tests with network namespaces" >&2 ;;
     wine | gcc-mingw-*) echo "left out without $p: tsh.exe under wine" >&2 ;;
     mariadb-*) echo "left out without $p: the door to MySQL and MariaDB" >&2 ;;
+    postgresql*) echo "left out without $p: the door to PostgreSQL" >&2 ;;
+    pgbouncer) echo "left out without $p: what the bench measures beside" >&2 ;;
     redis-*) echo "left out without $p: the door to Redis" >&2 ;;
     libssl-dev) echo "left out without $p: the Secure Enclave's tests" >&2 ;;
     gcc) echo "left out without $p: the race detector, the Secure Enclave's tests" >&2 ;;

@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/client/authority"
 	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/mongo"
 	"github.com/sallyport/sallyport/internal/database/mysql"
 	"github.com/sallyport/sallyport/internal/database/postgres"
 	"github.com/sallyport/sallyport/internal/database/redis"
@@ -96,5 +97,5 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 
 // engines are the protocols that this build speaks.
 func engines() map[target.Protocol]database.Engine {
-	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}, target.Redis: redis.Engine{}}
+	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}, target.Redis: redis.Engine{}, target.MongoDB: mongo.New()}
 }

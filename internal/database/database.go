@@ -90,7 +90,6 @@ type Session struct {
 	visit  *Visit
 	main   *gate.Session
 	dbUser string
-	made   OnDemand // where it was; set once, before the session is used
 
 	mu   sync.Mutex
 	also map[string]*gate.Session // guarded by mu: by database user and name, exact in case

@@ -23,8 +23,9 @@ type OnDemand struct {
 // Maker makes database users on demand, in one protocol's way, as the database's admin_user.
 type Maker interface {
 	// Enable makes the user, or enables one that was made before, with its roles and no others. It refuses where a user of
-	// that name is there that was not made so, and where sessions of it are on the server that have other roles.
-	Enable(ctx context.Context, v *Visit, u OnDemand) error
+	// that name is there that was not made so, and where sessions of it are on the server that have other roles. Until
+	// settled is called no agent disables the user: the session connects in between.
+	Enable(ctx context.Context, v *Visit, u OnDemand) (settled func(), err error)
 	// Disable takes the roles and the right to log in from the user, unless sessions of it are left on the server, by
 	// another agent: the last one to end does.
 	Disable(ctx context.Context, v *Visit, u OnDemand) error
@@ -65,13 +66,29 @@ func (m *made) release(key string) {
 	}
 }
 
-// Enable has the session's database user made where the decision says so; without that nothing happens. done disables it
-// after its last session at this agent, and must be called before End. A session whose roles change is cut.
-func (s *Session) Enable(ctx context.Context, m Maker) (done func() error, err error) {
+// Made is a session's hold on its database user.
+type Made struct {
+	settled, over func()
+	err           error
+}
+
+// Settled says that the session has connected to the server, or will not.
+func (m *Made) Settled() { m.settled() }
+
+// Over disables the user after its last session at this agent; call it once what the session had at the server is gone,
+// before End.
+func (m *Made) Over() error {
+	m.over()
+	return m.err
+}
+
+// Enable has the session's database user made where the decision says so; without that nothing happens. A session whose
+// roles change is cut.
+func (s *Session) Enable(ctx context.Context, m Maker) (*Made, error) {
 	changed := s.main.Changed()
 	l := s.main.Limits()
 	if !l.CreateDBUser {
-		return func() error { return nil }, nil
+		return &Made{settled: func() {}, over: func() {}}, nil
 	}
 	v := s.visit
 	if v.Database.AdminUser == "" {
@@ -87,44 +104,49 @@ func (s *Session) Enable(ctx context.Context, m Maker) (done func() error, err e
 	}
 	key := key(v.Database.Name, s.dbUser)
 	held := v.door.made.hold(key)
-	if err := held.enter(ctx, func() error { return m.Enable(ctx, v, u) }, l.DBRoles); err != nil {
+	settled, err := held.enter(ctx, func() (func(), error) { return m.Enable(ctx, v, u) }, l.DBRoles)
+	if err != nil {
 		v.door.made.release(key)
 		return nil, err
 	}
-	s.made = u
 	var watching sync.WaitGroup
 	watch, stop := context.WithCancel(s.Context())
 	watching.Go(func() { s.watchRoles(watch, changed, l.DBRoles) })
-	return func() error {
+	out := &Made{settled: sync.OnceFunc(settled)}
+	out.over = sync.OnceFunc(func() {
+		out.settled()
 		stop()
 		watching.Wait()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), disableWait)
 		defer cancel()
 		defer v.door.made.release(key)
-		return held.leave(ctx, func() error { return m.Disable(ctx, v, u) })
-	}, nil
+		out.err = held.leave(ctx, func() error { return m.Disable(ctx, v, u) })
+	})
+	return out, nil
 }
 
-// OnDemand is the session's database user where Enable had it made.
-func (s *Session) OnDemand() (OnDemand, bool) { return s.made, s.made.User != "" }
-
-func (u *madeUser) enter(ctx context.Context, enable func() error, roles string) error {
+// enter counts a session, which keeps its turn until it is settled: every one connects while no agent disables the user,
+// for another agent sees those alone that the server shows.
+func (u *madeUser) enter(ctx context.Context, enable func() (func(), error), roles string) (settled func(), err error) {
 	select {
 	case u.turn <- struct{}{}:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
-	defer func() { <-u.turn }()
 	if u.live > 0 && u.roles != roles {
-		return OtherRoles()
+		<-u.turn
+		return nil, OtherRoles()
 	}
-	if u.live == 0 {
-		if err := enable(); err != nil {
-			return err
-		}
+	done, err := enable()
+	if err != nil {
+		<-u.turn
+		return nil, err
 	}
 	u.live, u.roles = u.live+1, roles
-	return nil
+	return func() {
+		done()
+		<-u.turn
+	}, nil
 }
 
 func (u *madeUser) leave(ctx context.Context, disable func() error) error {

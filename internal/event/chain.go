@@ -73,7 +73,8 @@ func (e Entry) AppendJSON(b []byte) []byte {
 }
 
 // ReadEntry reads what AppendJSON wrote, the entry's own hash checked, which covers the rest: what was canonical when it was
-// chained still is. It is for those who wrote it themselves; others' is for ParseEntry.
+// chained still is. It is for those who wrote it themselves; others' is for ParseEntry. The
+// event shares the line's memory.
 func ReadEntry(line []byte) (Entry, error) {
 	var e Entry
 	rest, writer := after(line, `{"writer":"`), -1
@@ -97,7 +98,7 @@ func ReadEntry(line []byte) (Entry, error) {
 	if len(rest) < tail {
 		return ParseEntry(line)
 	}
-	e.Event = bytes.Clone(rest[:len(rest)-tail])
+	e.Event = rest[: len(rest)-tail : len(rest)-tail]
 	hash := after(rest[len(rest)-tail:], `,"hash":"`)
 	if hash == nil || string(hash[digits:]) != `"}` || e.Hash.UnmarshalText(hash[:digits]) != nil {
 		return ParseEntry(line)

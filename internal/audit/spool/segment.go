@@ -43,13 +43,15 @@ func (g *segment) start(seq uint64) int64 {
 
 func (g *segment) size(seq uint64) int64 { return g.ends[seq-g.first] - g.start(seq) }
 
-// line is an entry's line without its newline.
-func (g *segment) line(seq uint64) ([]byte, error) {
-	b := make([]byte, g.size(seq))
-	if _, err := g.file.ReadAt(b, g.start(seq)); err != nil {
+func (g *segment) end(seq uint64) int64 { return g.ends[seq-g.first] }
+
+// lines are the lines of some entries, their newlines included.
+func (g *segment) lines(from, to uint64) ([]byte, error) {
+	b := make([]byte, g.end(to)-g.start(from))
+	if _, err := g.file.ReadAt(b, g.start(from)); err != nil {
 		return nil, fmt.Errorf("read audit spool: %w", err)
 	}
-	return b[:len(b)-1], nil
+	return b, nil
 }
 
 func (s *Spool) fileOfLocked(seq uint64) *segment {

@@ -230,20 +230,28 @@ func (s *Spool) Pending(max int) ([]event.Entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var entries []event.Entry
-	for seq, size := s.acked+1, 0; seq <= s.durable && len(entries) < max && size < 1<<20; seq++ {
+	for seq, size := s.acked+1, 0; seq <= s.durable && len(entries) < max && size < 1<<20; {
 		f := s.fileOfLocked(seq)
 		if f == nil {
+			seq++
 			continue // sent before an earlier run ended; auth has it
 		}
-		line, err := f.line(seq)
+		last := min(f.last(), s.durable, seq+uint64(max-len(entries))-1)
+		for last > seq && size+int(f.end(last)-f.start(seq)) > 1<<20 {
+			last = seq + (last-seq)/2
+		}
+		lines, err := f.lines(seq, last)
 		if err != nil {
 			return nil, err
 		}
-		e, err := event.ReadEntry(line)
-		if err != nil {
-			return nil, damaged(f.name, err)
+		size += len(lines)
+		for at := f.start(seq); seq <= last; seq++ {
+			e, err := event.ReadEntry(lines[f.start(seq)-at : f.end(seq)-at-1])
+			if err != nil {
+				return nil, damaged(f.name, err)
+			}
+			entries = append(entries, e)
 		}
-		entries, size = append(entries, e), size+len(line)
 	}
 	return entries, nil
 }

@@ -6,10 +6,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +26,8 @@ import (
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/peer"
+	"github.com/sallyport/sallyport/internal/peer/pgserver"
 	"github.com/sallyport/sallyport/internal/role"
 )
 
@@ -216,7 +220,7 @@ func TestA61_CancelKeys(t *testing.T) {
 	w.engine.mu.Lock()
 	r := w.engine.live[string(key)]
 	w.engine.mu.Unlock()
-	if r == nil || binary.BigEndian.Uint32(key) == r.pid || bytes.Equal(key[4:], r.secret) {
+	if r == nil || binary.BigEndian.Uint32(key) == r.server.PID || bytes.Equal(key[4:], r.server.Secret) {
 		t.Fatal("the server's own key is the client's")
 	}
 	cancel := func(key []byte) {
@@ -230,7 +234,7 @@ func TestA61_CancelKeys(t *testing.T) {
 	other := slices.Clone(key)
 	other[7] ^= 1
 	cancel(other)
-	cancel(append(binary.BigEndian.AppendUint32(nil, r.pid), r.secret...)) // the server's own
+	cancel(append(binary.BigEndian.AppendUint32(nil, r.server.PID), r.server.Secret...)) // the server's own
 	alice := w.who
 	for _, change := range []func(u *identity.User){func(u *identity.User) { u.Name = "mallory" }, func(u *identity.User) {
 		u.Device = &identity.Device{ID: "d", CredentialID: "c"}
@@ -493,4 +497,70 @@ func TestRecordedFirst(t *testing.T) {
 		t.Error("a row came, and its statement is not in the file")
 	}
 	rows.Close()
+}
+
+// TestA63_AnotherDatabasesCertificate: a server takes certificates of its own authority alone, and an agent a server's.
+func TestA63_AnotherDatabasesCertificate(t *testing.T) {
+	w := newWorld(t)
+	other, err := pgserver.Authority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := other.TLS("reader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := w.pg.TLS("reader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, config := range map[string]*tls.Config{
+		"another database's user":   {RootCAs: ours.RootCAs, ServerName: ours.ServerName, Certificates: theirs.Certificates},
+		"another database's server": {RootCAs: theirs.RootCAs, ServerName: ours.ServerName, Certificates: ours.Certificates},
+		"a server of another name":  {RootCAs: ours.RootCAs, ServerName: "other.example.com", Certificates: ours.Certificates},
+		"no certificate":            {RootCAs: ours.RootCAs, ServerName: ours.ServerName},
+	} {
+		w.servers.config = config
+		if _, err := w.try("reader", "orders"); pgError(t, err).Severity != "FATAL" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.servers.config = ours
+	if _, err := w.try("writer", "orders"); pgError(t, err).Code != "28000" { // a certificate names one user
+		t.Fatal(err)
+	}
+	w.connect("reader", "orders")
+}
+
+// TestPgbench runs without an error, in every form of query.
+func TestPgbench(t *testing.T) {
+	w := newWorld(t)
+	peer.Need(t, "pgbench")
+	run := func(args ...string) {
+		t.Helper()
+		host, port, err := net.SplitHostPort(w.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command("pgbench", args...)
+		c.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGUSER=boss", "PGDATABASE=orders", "PGSSLMODE=disable")
+		out, err := c.CombinedOutput()
+		if err != nil || bytes.Contains(out, []byte("ERROR")) || len(args) > 3 && !bytes.Contains(out, []byte("number of failed transactions: 0 ")) {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	run("-i", "-q")
+	for _, mode := range []string{"simple", "extended", "prepared"} {
+		run("-n", "-M", mode, "-c", "8", "-t", "25")
+		run("-n", "-M", mode, "-c", "8", "-t", "100", "-S")
+	}
+	n := 0
+	for _, q := range w.queries() {
+		if strings.HasPrefix(q, "UPDATE pgbench_accounts") {
+			n++
+		}
+	}
+	if n != 3*8*25 {
+		t.Errorf("%d updates are on record", n)
+	}
 }

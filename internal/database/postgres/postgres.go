@@ -6,13 +6,13 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/postgres/upstream"
 	wire "github.com/sallyport/sallyport/internal/dbwire/postgres"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/target"
@@ -99,24 +99,24 @@ func (e *Engine) session(ctx context.Context, client net.Conn, v *database.Visit
 func (e *Engine) visit(client net.Conn, v *database.Visit, sess *database.Session, ask *request) error {
 	ctx, cancel := context.WithTimeout(sess.Context(), connectWait)
 	defer cancel()
-	done, err := sess.Enable(ctx, maker{})
+	made, err := sess.Enable(ctx, upstream.Maker{})
 	if err != nil {
 		farewell(client, fatal(err, true))
 		return err
 	}
-	defer func() { _ = done() }() // what cannot be disabled now is by the next session's end, or the next agent's
-	up, err := connectAs(ctx, v, sess, ask)
+	defer func() { _ = made.Over() }() // what cannot be disabled now is by the next session's end, or the next agent's
+	up, err := upstream.Connect(ctx, v, ask.session())
+	made.Settled()
 	if err != nil {
 		farewell(client, fatal(err, true))
 		return err
 	}
 	defer up.Close()
-	r := &relay{client: client, server: up.Conn, sess: sess, ask: ask, room: make(chan struct{}, 1), stopped: make(chan struct{})}
-	r.pid, r.secret, r.visit = up.pid, up.secret, v
+	r := &relay{client: client, server: up, visit: v, sess: sess, ask: ask, room: make(chan struct{}, 1), stopped: make(chan struct{})}
 	key := e.enter(r)
 	defer e.leave(key)
 	_ = client.SetDeadline(time.Now().Add(startWait))
-	hello := wire.Welcome(ask.negotiation(), up.parameters, []byte(key))
+	hello := wire.Welcome(ask.negotiation(), up.Parameters, []byte(key))
 	if _, err := client.Write(hello); err != nil {
 		return nil
 	}
@@ -157,7 +157,7 @@ func (e *Engine) cancel(ctx context.Context, v *database.Visit, key []byte) {
 	defer r.cancelling.Store(false)
 	ctx, stop := context.WithTimeout(ctx, cancelWait)
 	defer stop()
-	_ = r.cancelServer(ctx) // a cancel is never answered
+	_ = r.server.Cancel(ctx, r.visit, r.ask.user) // a cancel is never answered
 }
 
 func same(a, b *database.Visit) bool {
@@ -319,6 +319,15 @@ func optionWords(line string) []string {
 	return words
 }
 
+// session is what the server is asked for.
+func (q *request) session() upstream.Session {
+	s := upstream.Session{User: q.user, Database: q.database, Settings: q.settings}
+	if r := q.settings["replication"]; r != "" && r != "database" {
+		s.Database = ""
+	}
+	return s
+}
+
 // negotiation is what a client hears first that asked for more than version 3.0.
 func (q *request) negotiation() []byte {
 	if q.minor == 0 && len(q.options) == 0 {
@@ -331,10 +340,10 @@ func (q *request) negotiation() []byte {
 func fatal(err error, begin bool) wire.Error {
 	f := fault.Of(err)
 	e := wire.Error{Severity: "FATAL", Code: "57P01", Message: f.Text, Detail: f.Cause, Hint: f.Fix}
-	var s *serverError
+	var no *upstream.Refused
 	switch {
-	case errors.As(err, &s):
-		return s.said
+	case errors.As(err, &no):
+		return no.Said
 	case f.Kind == fault.Internal:
 		e.Message, e.Detail, e.Code = "internal error of the database agent", "", "XX000"
 	case f.Reason == lostReason:
@@ -350,11 +359,4 @@ func fatal(err error, begin bool) wire.Error {
 		e.Code = "57P03"
 	}
 	return e
-}
-
-// serverError is what the server said when it let the agent not in.
-type serverError struct{ said wire.Error }
-
-func (s *serverError) Error() string {
-	return fmt.Sprintf("server: %s %s", s.said.Code, s.said.Message)
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/postgres/upstream"
 	wire "github.com/sallyport/sallyport/internal/dbwire/postgres"
+	"github.com/sallyport/sallyport/internal/dbwire/postgres/sql"
 	"github.com/sallyport/sallyport/internal/fault"
 )
 
@@ -26,13 +28,12 @@ var errOver = errors.New("over")
 
 // relay is one session under way: a goroutine for each direction.
 type relay struct {
-	client, server net.Conn
-	sess           *database.Session
-	visit          *database.Visit
-	ask            *request
-	pid            uint32
-	secret         []byte
-	cancelling     atomic.Bool
+	client     net.Conn
+	server     *upstream.Conn
+	sess       *database.Session
+	visit      *database.Visit
+	ask        *request
+	cancelling atomic.Bool
 
 	books   books
 	room    chan struct{} // rung, at most once ahead, when the server has answered something
@@ -52,8 +53,8 @@ type ending struct {
 	why    error
 	client time.Time // the write deadlines that are set
 	server time.Time
-	cut    bool // the client is in the midst of a message
-	told   bool // the server has said a last word
+	cut    bool        // the client is in the midst of a message
+	told   atomic.Bool // the server has said a last word
 }
 
 // run carries both directions until the session is over, and returns why where it was ended.
@@ -110,7 +111,7 @@ func (r *relay) finish() error {
 	if ended && under && f.Reason != lostReason {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.sess.Context()), cancelWait)
 		defer cancel()
-		_ = r.cancelServer(ctx) // it ends with its connection at the latest
+		_ = r.server.Cancel(ctx, r.visit, r.ask.user) // it ends with its connection at the latest
 	}
 	if told {
 		linger(r.client)
@@ -316,7 +317,7 @@ func (r *relay) askForRoom(flush func() error, ask bool) error {
 }
 
 // refuse says no to what would make the session another user's: the roles were asked about this one.
-func (r *relay) refuse(kind byte, t *wire.Text) *wire.Refusal {
+func (r *relay) refuse(kind byte, t *sql.Text) *wire.Refusal {
 	e := wire.Error{Severity: "ERROR", Code: "42501"}
 	switch {
 	case t.Becomes:
@@ -367,7 +368,7 @@ func (r *relay) complete(in *inbox) bool {
 
 // lost is that the server went away; where it said why itself the client knows.
 func (r *relay) lost(err error) error {
-	if r.ending.told {
+	if r.ending.told.Load() {
 		return errOver
 	}
 	f := fault.New(fault.Unavailable, "the connection to the database server was lost").WithReason(lostReason).
@@ -446,7 +447,7 @@ func (r *relay) answered(m message, record func(wire.Outcome)) (instead []byte, 
 		}
 	case 'E':
 		if e := wire.ParseError(m.body); e.Severity == "FATAL" || e.Severity == "PANIC" {
-			r.ending.told = true
+			r.ending.told.Store(true)
 		}
 	}
 	instead, err = r.books.ledger.Answer(m.kind, m.body, record)

@@ -83,17 +83,17 @@ func server(t testing.TB) *pgserver.Server {
 type servers struct {
 	*pgserver.Server
 	passwords map[string]string
-	dial      func(ctx context.Context) (net.Conn, error)
+	config    *tls.Config // in place of the right one
 }
 
 func (s *servers) Dial(ctx context.Context, db *target.DatabaseServer) (net.Conn, error) {
-	if s.dial != nil {
-		return s.dial(ctx)
-	}
 	return (&net.Dialer{}).DialContext(ctx, "tcp", db.URI)
 }
 
 func (s *servers) TLS(_ context.Context, db *target.DatabaseServer, user string) (*tls.Config, error) {
+	if s.config != nil {
+		return s.config, nil
+	}
 	if _, has, _ := s.Password(db, user); has {
 		return s.Server.TLS("")
 	}
@@ -121,6 +121,7 @@ type world struct {
 	mu       sync.Mutex
 	who      *identity.User
 	revision uint64
+	seen     []event.Event // guarded by mu
 }
 
 func access() *role.Role {
@@ -249,16 +250,29 @@ func (w *world) events(kinds ...event.Kind) []event.Event {
 	if err := w.spool.Write(context.Background(), event.Event{Kind: event.Auth, User: "mark"}); err != nil {
 		w.t.Fatal(err)
 	}
-	entries, err := w.spool.Pending(1 << 20)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	var out []event.Event
-	for _, e := range entries {
-		ev, err := event.Parse(e.Event)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		entries, err := w.spool.Pending(1 << 20)
 		if err != nil {
 			w.t.Fatal(err)
 		}
+		for _, e := range entries {
+			ev, err := event.Parse(e.Event)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.seen = append(w.seen, ev)
+			if err := w.spool.Ack(e.Seq); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		if len(entries) == 0 {
+			break
+		}
+	}
+	var out []event.Event
+	for _, ev := range w.seen {
 		if slices.Contains(kinds, ev.Kind) && ev.User != "mark" {
 			out = append(out, ev)
 		}

@@ -1,5 +1,5 @@
 // Package postgres is PostgreSQL's protocol, version 3, as the database door needs it: framing, what starts a connection,
-// errors, the ledger that says which statement an answer is to, and what of a statement's text is fit to be kept.
+// errors, and the ledger that says which statement an answer is to.
 //
 //	startup packet  int32 length, int32 code, …      StartupMessage, SSLRequest, GSSENCRequest, CancelRequest
 //	message         byte kind, int32 length, body    the length counts itself and not the kind

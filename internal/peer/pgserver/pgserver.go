@@ -74,6 +74,12 @@ func Start(more ...string) (*Server, error) {
 	return s, nil
 }
 
+// Authority is another server's authority, in a directory, without the server.
+func Authority(dir string) (*Server, error) {
+	s := &Server{Dir: dir}
+	return s, s.authority()
+}
+
 func (s *Server) begin(more []string) error {
 	if err := s.unprivileged(); err != nil {
 		return err

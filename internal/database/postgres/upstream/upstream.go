@@ -1,9 +1,12 @@
-package postgres
+// Package upstream is the PostgreSQL engine's side towards a server: connections as a database user, cancel requests, and
+// users made on demand.
+package upstream
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 
@@ -14,13 +17,25 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 )
 
-// upstream is the agent's own connection to a server, with nothing under way on it.
-type upstream struct {
-	net.Conn
-	pid        uint32
-	secret     []byte
-	parameters map[string]string
+// Session is what a connection is for.
+type Session struct {
+	User     string
+	Database string            // none for what copies all of a server
+	Settings map[string]string // it begins with
 }
+
+// Conn is the agent's own connection to a server, with nothing under way on it.
+type Conn struct {
+	net.Conn
+	PID        uint32
+	Secret     []byte
+	Parameters map[string]string // as the server told of them
+}
+
+// Refused is what the server said when it did not let the agent in.
+type Refused struct{ Said wire.Error }
+
+func (r *Refused) Error() string { return fmt.Sprintf("server: %s %s", r.Said.Code, r.Said.Message) }
 
 // blank is a configuration that nothing of this process's environment is in.
 var blank = sync.OnceValues(func() (*pgconn.Config, error) {
@@ -29,22 +44,22 @@ var blank = sync.OnceValues(func() (*pgconn.Config, error) {
 })
 
 // dialServer lets the agent in at the visit's server as a database user, over TLS that is verified.
-func dialServer(ctx context.Context, v *database.Visit, user, dbName string, settings map[string]string) (*pgconn.PgConn, error) {
+func dialServer(ctx context.Context, v *database.Visit, s Session) (*pgconn.PgConn, error) {
 	plain, err := blank()
 	if err != nil {
 		return nil, err
 	}
 	c := plain.Copy()
-	c.User, c.Database, c.RuntimeParams, c.Fallbacks, c.Password = user, dbName, settings, nil, ""
+	c.User, c.Database, c.RuntimeParams, c.Fallbacks, c.Password = s.User, s.Database, s.Settings, nil, ""
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}
 	}
-	if password, has, err := v.Password(user); err != nil {
+	if password, has, err := v.Password(s.User); err != nil {
 		return nil, err
 	} else if has {
 		c.Password = password
 	}
-	if c.TLSConfig, err = tlsConfig(ctx, v, user); err != nil {
+	if c.TLSConfig, err = tlsConfig(ctx, v, s.User); err != nil {
 		return nil, err
 	}
 	c.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"server"}, nil }
@@ -70,7 +85,7 @@ func tlsConfig(ctx context.Context, v *database.Visit, user string) (*tls.Config
 func unreached(v *database.Visit, err error) error {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return &serverError{wire.Error{Severity: "FATAL", Code: pg.Code, Message: pg.Message, Detail: pg.Detail, Hint: pg.Hint}}
+		return &Refused{wire.Error{Severity: "FATAL", Code: pg.Code, Message: pg.Message, Detail: pg.Detail, Hint: pg.Hint}}
 	}
 	var f *fault.Error
 	if errors.As(err, &f) {
@@ -80,13 +95,9 @@ func unreached(v *database.Visit, err error) error {
 		WithCause("the agent cannot connect to its server").WithFix("try again; an administrator may look at the agent's log").Wrapping(err)
 }
 
-// connect is a connection for a client.
-func connect(ctx context.Context, v *database.Visit, ask *request) (*upstream, error) {
-	name := ask.database
-	if ask.replication && ask.settings["replication"] != "database" {
-		name = ""
-	}
-	pg, err := dialServer(ctx, v, ask.user, name, ask.settings)
+// Connect lets a client's session in.
+func Connect(ctx context.Context, v *database.Visit, s Session) (*Conn, error) {
+	pg, err := dialServer(ctx, v, s)
 	if err != nil {
 		return nil, err
 	}
@@ -97,12 +108,12 @@ func connect(ctx context.Context, v *database.Visit, ask *request) (*upstream, e
 	if err != nil {
 		return nil, err
 	}
-	return &upstream{h.Conn, h.PID, h.SecretKey, h.ParameterStatuses}, nil
+	return &Conn{h.Conn, h.PID, h.SecretKey, h.ParameterStatuses}, nil
 }
 
-// cancelServer asks the server, over a connection of its own, to end what the relay's is doing.
-func (r *relay) cancelServer(ctx context.Context) error {
-	conn, err := r.visit.Dial(ctx)
+// Cancel asks the server, over a connection of its own, to end what another one of the user's is doing.
+func (c *Conn) Cancel(ctx context.Context, v *database.Visit, user string) error {
+	conn, err := v.Dial(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,17 +130,17 @@ func (r *relay) cancelServer(ctx context.Context) error {
 	if _, err := conn.Read(answer[:]); err != nil || answer[0] != 'S' {
 		return errors.Join(errors.New("the server has no TLS"), err)
 	}
-	config, err := tlsConfig(ctx, r.visit, r.ask.user)
+	config, err := tlsConfig(ctx, v, user)
 	if err != nil {
 		return err
 	}
-	c := tls.Client(conn, config)
-	if err := c.HandshakeContext(ctx); err != nil {
+	t := tls.Client(conn, config)
+	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	if _, err := c.Write(wire.Cancel(r.pid, r.secret)); err != nil {
+	if _, err := t.Write(wire.Cancel(c.PID, c.Secret)); err != nil {
 		return err
 	}
-	_, _ = c.Read(answer[:]) // the server closes once it has done it
+	_, _ = t.Read(answer[:]) // the server closes once it has done it
 	return nil
 }

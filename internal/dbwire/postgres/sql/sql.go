@@ -1,4 +1,8 @@
-package postgres
+// Package sql reads the text of PostgreSQL statements for what the database door has to know of it: what is fit to be kept,
+// whether it would change who the session is, and what SQL's own PREPARE and EXECUTE name.
+//
+// It knows tokens and no grammar. What it cannot know, a function that the server has, is in docs/databases.md.
+package sql
 
 import (
 	"fmt"
@@ -11,8 +15,8 @@ import (
 // MaxText is how much of a statement's text is kept.
 const MaxText = 8 << 10
 
-// hidden stands where a secret stood.
-const hidden = "***"
+// Hidden stands where a secret stood.
+const Hidden = "***"
 
 // Text is what is fit to be kept of a statement's text.
 type Text struct {
@@ -20,15 +24,15 @@ type Text struct {
 	Secrets []int  // the parameters that are secrets, from 1
 	Masked  bool   // something was a secret
 	// Becomes is that the statement would make the session another user's (SET SESSION AUTHORIZATION, by any of its names).
-	Becomes bool
-	prepare string // what an SQL PREPARE in it names
-	execute string // what an SQL EXECUTE that it is names
+	Becomes  bool
+	Prepares string // what an SQL PREPARE in it names
+	Executes string // what an SQL EXECUTE that it is names
 }
 
 // Read reads a statement's text.
 func Read(sql string) Text {
 	if !telling(sql) {
-		return Text{SQL: shorten(sql)}
+		return Text{SQL: Shorten(sql)}
 	}
 	t := read(sql, false)
 	if strings.Contains(sql, `\'`) { // whichever way the server takes a backslash
@@ -38,7 +42,7 @@ func Read(sql string) Text {
 		t.Becomes = t.Becomes || u.Becomes
 	}
 	t.Masked = len(t.spans)+len(t.Secrets) > 0
-	t.SQL = shorten(mask(sql, t.spans))
+	t.SQL = Shorten(mask(sql, t.spans))
 	return t.Text
 }
 
@@ -104,15 +108,20 @@ type reader struct {
 	offset int // of the text in the one that is masked
 
 	last    [4]string // the words before, the latest first; "" for what is none
+	first   string    // of the statement
 	depth   int
 	keyedIn int  // the bracket depth inside a keyed function, 0 outside
 	await   bool // the next value is a secret
 	after   bool // the last token was a masked string, which a further one continues
 	ddl     bool // the statement makes or alters a user: whatever follows PASSWORD is one
-	first   string
-	sets    bool // set_config, or UPDATE pg_settings
-	update  bool
-	names   bool // a string is 'session_authorization'
+	setting setting
+}
+
+// setting is what a text says of changing a setting otherwise than by SET.
+type setting struct {
+	update bool
+	sets   bool // set_config, or UPDATE pg_settings
+	names  bool // a string is 'session_authorization'
 }
 
 func read(sql string, backslash bool) *reader {
@@ -146,7 +155,7 @@ func (r *reader) run() {
 		}
 		r.after = r.after && (t.kind == text || t.kind == dollar)
 	}
-	r.Becomes = r.Becomes || r.sets && r.names
+	r.Becomes = r.Becomes || r.setting.sets && r.setting.names
 }
 
 func (r *reader) push(w string) { r.last = [4]string{w, r.last[0], r.last[1], r.last[2]} }
@@ -172,15 +181,15 @@ func (r *reader) word(w string, t token) {
 	case r.assigning():
 		r.Becomes = r.Becomes || w != "default"
 	case w == "set_config":
-		r.sets = true
+		r.setting.sets = true
 	case w == "update":
-		r.update = true
+		r.setting.update = true
 	case w == "pg_settings":
-		r.sets = r.sets || r.update
+		r.setting.sets = r.setting.sets || r.setting.update
 	case r.last[0] == "prepare" && w != "transaction":
-		r.prepare = w
+		r.Prepares = w
 	case r.last[0] == "execute" && r.first == "execute":
-		r.execute = w
+		r.Executes = w
 	}
 	r.push(w)
 }
@@ -202,9 +211,9 @@ func (r *reader) quoted(t token) {
 		r.hide(t.from, t.to)
 		r.await = false
 	case r.last[0] == "prepare":
-		r.prepare = strings.ReplaceAll(name, `""`, `"`)
+		r.Prepares = strings.ReplaceAll(name, `""`, `"`)
 	case r.last[0] == "execute" && r.first == "execute":
-		r.execute = strings.ReplaceAll(name, `""`, `"`)
+		r.Executes = strings.ReplaceAll(name, `""`, `"`)
 	case r.last[0] == "authorization" && r.last[1] == "session" || r.assigning():
 		r.Becomes = true
 	}
@@ -231,7 +240,7 @@ func (r *reader) value(t token) {
 		in.run()
 		r.spans, r.Secrets, r.Becomes = append(r.spans, in.spans...), append(r.Secrets, in.Secrets...), r.Becomes || in.Becomes
 	default:
-		r.names = r.names || strings.EqualFold(inside, "session_authorization")
+		r.setting.names = r.setting.names || strings.EqualFold(inside, "session_authorization")
 		r.inside(inside, t.from)
 	}
 	r.await = false
@@ -336,7 +345,7 @@ func indexFold(s, sub string) int {
 	return -1
 }
 
-// mask puts hidden in place of the spans, which may overlap.
+// mask puts Hidden in place of the spans, which may overlap.
 func mask(sql string, spans []span) string {
 	if len(spans) == 0 {
 		return sql
@@ -350,7 +359,7 @@ func mask(sql string, spans []span) string {
 		}
 		if s.from >= at {
 			b.WriteString(sql[at:s.from])
-			b.WriteString(hidden)
+			b.WriteString(Hidden)
 		}
 		at = s.to
 	}
@@ -358,8 +367,8 @@ func mask(sql string, spans []span) string {
 	return b.String()
 }
 
-// shorten cuts a text to MaxText, marked, and makes it one that nothing else needs to be kept for.
-func shorten(s string) string {
+// Shorten cuts a text to MaxText, marked, and makes it one that nothing else needs to be kept for.
+func Shorten(s string) string {
 	if len(s) <= MaxText {
 		return strings.Clone(s)
 	}

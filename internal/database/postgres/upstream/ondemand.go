@@ -1,4 +1,4 @@
-package postgres
+package upstream
 
 import (
 	"context"
@@ -16,12 +16,15 @@ import (
 // madeGroup is the role that every user who is made on demand is a member of: by it they are told from others.
 const madeGroup = "sallyport-on-demand"
 
-// maker makes users on demand: CREATE ROLE … LOGIN, a member of madeGroup and of the roles that were granted. All agents
+// adminDatabase is where admin_user connects, whatever the session's database is: an advisory lock is one database's.
+const adminDatabase = "postgres"
+
+// Maker makes users on demand: CREATE ROLE … LOGIN, a member of madeGroup and of the roles that were granted. All agents
 // take one advisory lock for a user, and ask pg_stat_activity for sessions, so that several agents agree.
-type maker struct{}
+type Maker struct{}
 
 // Enable implements database.Maker.
-func (maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
+func (Maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand) (settled func(), err error) {
 	return asAdmin(ctx, v, u, func(t *transaction) error {
 		row, err := t.row("SELECT r.oid::text, pg_has_role(r.oid, g.oid, 'MEMBER')::text, (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
 			"coalesce((SELECT string_agg(m.rolname, ',' ORDER BY m.rolname COLLATE \"C\") FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
@@ -59,27 +62,46 @@ func (maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand)
 }
 
 // Disable implements database.Maker. It waits a little for the server to be done with the sessions that just ended.
-func (maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
-	return asAdmin(ctx, v, u, func(t *transaction) error {
-		for range 40 {
-			row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
-				"coalesce((SELECT string_agg(m.rolname, ',') FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
-				"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2 AND pg_has_role(r.oid, g.oid, 'MEMBER')", u.User, madeGroup)
-			if err != nil || row == nil {
-				return err
-			}
-			if row[0] == "0" {
-				if err := t.do("ALTER ROLE " + quote(u.User) + " NOLOGIN"); err != nil {
-					return err
-				}
-				return t.revoke(quote(u.User), row[1], nil)
-			}
-			if err := t.do("SELECT pg_stat_clear_snapshot(), pg_sleep(0.05)"); err != nil {
-				return err
-			}
+func (Maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand) error {
+	for range 20 {
+		left := false
+		done, err := asAdmin(ctx, v, u, func(t *transaction) (err error) {
+			left, err = t.disable(u)
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		return nil // another agent's, whose end disables it
-	})
+		done()
+		if !left {
+			return nil
+		}
+		wait := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return context.Cause(ctx)
+		}
+	}
+	return nil // another agent's are left, whose end disables it
+}
+
+// disable reports whether sessions are left, for which the user stays.
+func (t *transaction) disable(u database.OnDemand) (left bool, err error) {
+	row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
+		"coalesce((SELECT string_agg(m.rolname, ',') FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
+		"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2 AND pg_has_role(r.oid, g.oid, 'MEMBER')", u.User, madeGroup)
+	if err != nil || row == nil {
+		return false, err
+	}
+	if row[0] != "0" {
+		return true, nil
+	}
+	if err := t.do("ALTER ROLE " + quote(u.User) + " NOLOGIN"); err != nil {
+		return false, err
+	}
+	return false, t.revoke(quote(u.User), row[1], nil)
 }
 
 // transaction is one of the admin user's.
@@ -88,35 +110,40 @@ type transaction struct {
 	conn *pgconn.PgConn
 }
 
-// asAdmin runs f in a transaction of the admin user, alone for this database user among all agents.
-func asAdmin(ctx context.Context, v *database.Visit, u database.OnDemand, f func(*transaction) error) (err error) {
-	conn, err := dialServer(ctx, v, v.Database.AdminUser, u.DBName, map[string]string{"application_name": "sallyport", "search_path": "pg_catalog"})
+// asAdmin runs f in a transaction of the admin user, alone for this database user among all agents until done is called.
+func asAdmin(ctx context.Context, v *database.Visit, u database.OnDemand, f func(*transaction) error) (done func(), err error) {
+	conn, err := dialServer(ctx, v, Session{v.Database.AdminUser, adminDatabase, map[string]string{"application_name": "sallyport", "search_path": "pg_catalog"}})
 	if err != nil {
-		return fault.New(fault.Unavailable, "the database does not let %q in, who makes users", v.Database.AdminUser).WithReason("admin_user").
+		return nil, fault.New(fault.Unavailable, "the database does not let %q in, who makes users", v.Database.AdminUser).WithReason("admin_user").
 			WithCause("%s", fault.Plain(said(err))).WithFix("an administrator may look at admin_user of db/%s", v.Database.Name)
 	}
-	defer func() {
+	done = func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		err = errors.Join(err, conn.Close(last))
-	}()
-	t := &transaction{ctx, conn}
-	if err := t.do("BEGIN"); err != nil {
-		return t.unmade(v, err)
+		_ = conn.Close(last) // with it the lock is gone
 	}
-	if _, err := t.row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", "sallyport "+u.User); err != nil {
-		return t.unmade(v, err)
+	t := &transaction{ctx, conn}
+	if err := t.alone(u, f); err != nil {
+		done()
+		return nil, t.unmade(v, err)
+	}
+	return done, nil
+}
+
+func (t *transaction) alone(u database.OnDemand, f func(*transaction) error) error {
+	if _, err := t.row("SELECT pg_advisory_lock(hashtextextended($1, 0))::text", "sallyport "+u.User); err != nil {
+		return err
+	}
+	if err := t.do("BEGIN"); err != nil {
+		return err
 	}
 	if err := t.group(); err != nil {
-		return t.unmade(v, err)
+		return err
 	}
 	if err := f(t); err != nil {
-		return t.unmade(v, err)
+		return err
 	}
-	if err := t.do("COMMIT"); err != nil {
-		return t.unmade(v, err)
-	}
-	return nil
+	return t.do("COMMIT")
 }
 
 // group makes madeGroup where it is missing; two agents may both find it so.
@@ -145,12 +172,12 @@ func (t *transaction) unmade(v *database.Visit, err error) error {
 
 func said(err error) string {
 	var pg *pgconn.PgError
-	var s *serverError
+	var s *Refused
 	switch {
 	case errors.As(err, &pg):
 		return fmt.Sprintf("%s %s", pg.Code, pg.Message)
 	case errors.As(err, &s):
-		return fmt.Sprintf("%s %s", s.said.Code, s.said.Message)
+		return fmt.Sprintf("%s %s", s.Said.Code, s.Said.Message)
 	}
 	return fault.Of(err).Text
 }
@@ -200,18 +227,3 @@ func contains(list []string, s string) bool {
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
-
-// connectAs is connect; a user made on demand that another agent disabled in between is enabled again.
-func connectAs(ctx context.Context, v *database.Visit, sess *database.Session, ask *request) (*upstream, error) {
-	u, made := sess.OnDemand()
-	for tries := 0; ; tries++ {
-		up, err := connect(ctx, v, ask)
-		var s *serverError
-		if err == nil || !made || tries == 3 || !errors.As(err, &s) || s.said.Code != "28000" {
-			return up, err
-		}
-		if err := (maker{}).Enable(ctx, v, u); err != nil {
-			return nil, err
-		}
-	}
-}
