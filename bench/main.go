@@ -24,12 +24,17 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sallyport/sallyport/bench/doors"
 	"github.com/sallyport/sallyport/bench/postgres"
 )
 
 func main() {
 	if os.Getenv(postgres.Env) != "" { // an agent or a relay of the bench's own
 		fmt.Fprintln(os.Stderr, "bench:", postgres.Serve())
+		os.Exit(1)
+	}
+	if os.Getenv(doors.Env) != "" {
+		fmt.Fprintln(os.Stderr, "bench:", doors.Serve())
 		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -53,6 +58,19 @@ func run(ctx context.Context) error {
 		got, err := postgres.Run(ctx)
 		if err != nil {
 			return fmt.Errorf("postgres: %w", err)
+		}
+		for _, r := range got {
+			rows = append(rows, row{r.What, r.Value, r.Beside, r.Ratio, r.Goal})
+		}
+		if len(os.Args) == 2 {
+			print(rows)
+			return nil
+		}
+	}
+	if len(os.Args) == 1 || slices.Contains(os.Args[1:], "doors") {
+		got, err := doors.Run(ctx)
+		if err != nil {
+			return fmt.Errorf("doors: %w", err)
 		}
 		for _, r := range got {
 			rows = append(rows, row{r.What, r.Value, r.Beside, r.Ratio, r.Goal})

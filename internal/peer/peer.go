@@ -14,6 +14,13 @@ type TB interface {
 	Skip(args ...any)
 }
 
+// Run is what is used of testing.TB by what runs for a test, or for a bench.
+type Run interface {
+	TB
+	Fatalf(format string, args ...any)
+	Cleanup(f func())
+}
+
 // Absent ends a test for want of something.
 func Absent(t TB, why string) {
 	t.Helper()

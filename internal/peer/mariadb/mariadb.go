@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/peer"
@@ -26,7 +25,7 @@ type Server struct {
 }
 
 // Start runs a server until the test is over.
-func Start(t testing.TB, options ...string) *Server {
+func Start(t peer.Run, options ...string) *Server {
 	t.Helper()
 	peer.Need(t, "mariadb-install-db", "mysql")
 	daemon := peer.Any(t, "mariadbd", "/usr/sbin/mariadbd")
@@ -73,7 +72,7 @@ func Start(t testing.TB, options ...string) *Server {
 }
 
 // FreeAddr is a loopback address that nobody listens at.
-func FreeAddr(t testing.TB) string {
+func FreeAddr(t peer.Run) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -83,7 +82,7 @@ func FreeAddr(t testing.TB) string {
 	return l.Addr().String()
 }
 
-func (s *Server) await(t testing.TB) {
+func (s *Server) await(t peer.Run) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
@@ -105,7 +104,7 @@ func (s *Server) await(t testing.TB) {
 }
 
 // Exec runs statements as root, and gives their output.
-func (s *Server) Exec(t testing.TB, statements string) string {
+func (s *Server) Exec(t peer.Run, statements string) string {
 	t.Helper()
 	cmd := exec.Command("mysql", "--no-defaults", "-uroot", "-S", s.Socket, "-N")
 	cmd.Stdin = strings.NewReader(statements)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/peer"
@@ -24,7 +23,7 @@ type Server struct {
 }
 
 // Start runs a server until the test is over.
-func Start(t testing.TB, options ...string) *Server {
+func Start(t peer.Run, options ...string) *Server {
 	t.Helper()
 	peer.Need(t, "redis-server", "redis-cli")
 	dir, err := os.MkdirTemp("", "redis")
@@ -85,7 +84,7 @@ func (s *Server) args(command ...string) []string {
 }
 
 // Do runs a command as the default user, and gives its output.
-func (s *Server) Do(t testing.TB, command ...string) string {
+func (s *Server) Do(t peer.Run, command ...string) string {
 	t.Helper()
 	out, err := exec.Command("redis-cli", s.args(command...)...).CombinedOutput()
 	if err != nil {

@@ -1,0 +1,284 @@
+package mongo
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xdg-go/scram"
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// marshal is a document by the driver's own library.
+func marshal(t testing.TB, v any) Doc {
+	t.Helper()
+	b, err := bson.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func d(pairs ...any) bson.D {
+	var out bson.D
+	for i := 0; i < len(pairs); i += 2 {
+		out = append(out, bson.E{Key: pairs[i].(string), Value: pairs[i+1]})
+	}
+	return out
+}
+
+func message(t testing.TB, v any, sequences ...Sequence) *Message {
+	t.Helper()
+	b := append(make([]byte, 20), 0)
+	b = append(b, marshal(t, v)...)
+	for _, s := range sequences {
+		b = append(b, 1)
+		b = binary.LittleEndian.AppendUint32(b, uint32(4+len(s.Name)+1+len(s.Docs)))
+		b = append(append(append(b, s.Name...), 0), s.Docs...)
+	}
+	copy(b, Header{Length: len(b), ID: 5, Opcode: OpMsg}.Append(nil))
+	m, err := Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestText(t *testing.T) {
+	oid, _ := bson.ObjectIDFromHex("0123456789abcdef01234567")
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	m := message(t, d("find", "t", "filter", d("a", int32(1), "b", int64(-2), "c", 1.5, "d", true, "e", nil, "f", "q\"x", "g", bson.A{1, "z"}, "h", oid, "i", at,
+		"j", bson.Regex{Pattern: "^a", Options: "i"}, "k", bson.Binary{Subtype: 4, Data: []byte{1, 2}}, "l", math.Inf(1), "m", bson.Timestamp{T: 1, I: 2}, "n", bson.A{}), "$db", "orders", "lsid", d("id", 1)))
+	got, secret := m.Text()
+	want := `{"find":"t","filter":{"a":1,"b":-2,"c":1.5,"d":true,"e":null,"f":"q\"x","g":[1,"z"],"h":{"$oid":"0123456789abcdef01234567"},"i":{"$date":"2026-01-02T03:04:05.006Z"},` +
+		`"j":{"$regularExpression":{"pattern":"^a","options":"i"}},"k":{"$binary":{"base64":"AQI=","subType":"04"}},"l":{"$numberDouble":"+Inf"},"m":{"$timestamp":{"t":1,"i":2}},"n":[]}}`
+	if got != want || secret {
+		t.Errorf("%s\n%s", got, want)
+	}
+	var back bson.D
+	if err := bson.UnmarshalExtJSON([]byte(strings.ReplaceAll(got, "+Inf", "Infinity")), false, &back); err != nil {
+		t.Errorf("the driver does not read it: %v", err)
+	}
+	docs := append(slices.Clone(marshal(t, d("x", 1))), marshal(t, d("x", 2))...)
+	if got, _ := message(t, d("insert", "t", "$db", "o"), Sequence{"documents", docs}).Text(); got != `{"insert":"t","documents":[{"x":1},{"x":2}]}` {
+		t.Error(got)
+	}
+	if got, _ := message(t, d("insert", "t", "x", strings.Repeat("é", MaxText), "$db", "o")).Text(); len(got) > MaxText+len("…") || !strings.HasSuffix(got, "é…") {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+func TestA78Mask(t *testing.T) {
+	for _, v := range []bson.D{
+		d("createUser", "u", "pwd", "hunter2", "$db", "a"), d("updateUser", "u", "pwd", "hunter2", "$db", "a"), d("UPDATEUSER", "u", "pwd", "hunter2", "$db", "a"),
+		d("saslStart", 1, "payload", bson.Binary{Data: []byte("hunter2")}, "$db", "a"), d("saslContinue", 1, "payload", "hunter2", "$db", "a"),
+		d("createUser", "u", "x", d("pwd", d("y", "hunter2")), "$db", "a"), d("authenticate", 1, "key", "hunter2", "$db", "a"), d("hello", 1, "speculativeAuthenticate", d("payload", "hunter2"), "$db", "a"),
+	} {
+		if got, secret := message(t, v).Text(); strings.Contains(got, "hunter2") || !strings.Contains(got, `"***"`) || !secret {
+			t.Errorf("%v: %s", v, got)
+		}
+	}
+}
+
+func TestDatabases(t *testing.T) {
+	for want, v := range map[string]bson.D{
+		"o":         d("find", "t", "db", "x", "filter", d("db", "y"), "$db", "o"),
+		"o x":       d("aggregate", "t", "pipeline", bson.A{d("$out", d("db", "x", "coll", "c"))}, "$db", "o"),
+		"o x y":     d("aggregate", "t", "pipeline", bson.A{d("$lookup", d("from", d("db", "x", "coll", "c"), "pipeline", bson.A{d("$unionWith", d("db", "y", "coll", "c"))}))}, "$db", "o"),
+		"admin a b": d("renameCollection", "a.t", "to", "b.t.u", "$db", "admin"),
+		"admin a":   d("bulkWrite", 1, "nsInfo", bson.A{d("ns", "a.t")}, "$db", "admin"),
+		"o z":       d("explain", d("find", "t", "$db", "z"), "$db", "o"),
+		"o m":       d("mapReduce", "t", "out", d("replace", "c", "db", "m"), "$db", "o"),
+		"admin q r": d("applyOps", bson.A{d("op", "i", "ns", "q.t"), d("op", "c", "ns", "q.$cmd", "o", d("renameCollection", "q.t", "to", "r.t"))}, "$db", "admin"),
+	} {
+		got, err := message(t, v).Databases()
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%v: %v %v, want %s", v, got, err, want)
+		}
+	}
+	m := message(t, d("bulkWrite", 1, "$db", "admin"), Sequence{"nsInfo", marshal(t, d("ns", "s.t"))})
+	if got, err := m.Databases(); err != nil || strings.Join(got, " ") != "admin s" {
+		t.Errorf("%v %v", got, err)
+	}
+	for _, v := range []bson.D{d("find", "t"), d("find", "t", "$db", "a", "$db", "b"), d("find", "t", "$db", 1), d("find", "t", "$db", "")} {
+		if got, err := message(t, v).Databases(); err == nil {
+			t.Errorf("%v: %v", v, got)
+		}
+	}
+}
+
+// TestA62Lengths are lengths that overflow, and messages without end.
+func TestA62Lengths(t *testing.T) {
+	good := AppendCommand(nil, 1, Doc(marshal(t, d("a", "b", "c", d("e", bson.A{1}), "f", bson.Binary{Data: []byte("x")}))))
+	for i := HeaderLen + 5; i+4 <= len(good); i++ {
+		for _, v := range []uint32{0, 1, 4, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffffb} {
+			b := slices.Clone(good)
+			binary.LittleEndian.PutUint32(b[i:], v)
+			if m, err := Parse(b); err == nil { // whatever it means, it holds together
+				m.Text()
+				_ = m.Body.Check()
+			}
+		}
+	}
+	for i := range good {
+		if _, err := Parse(good[:i]); err == nil {
+			t.Errorf("cut after %d bytes: taken", i)
+		}
+	}
+	deep := bson.D{}
+	for range maxNesting + 1 {
+		deep = d("a", deep)
+	}
+	if _, err := Parse(AppendCommand(nil, 1, marshal(t, deep))); !errors.Is(err, ErrMalformed) {
+		t.Errorf("%d documents in each other: %v", maxNesting, err)
+	}
+	sum := slices.Clone(good)
+	sum[16] = FlagChecksum
+	binary.LittleEndian.PutUint32(sum, uint32(len(sum)+4))
+	right := binary.LittleEndian.AppendUint32(slices.Clone(sum), crc32.Checksum(sum, castagnoli))
+	m, err := Parse(right)
+	if err != nil {
+		t.Fatal("a checksum:", err)
+	}
+	if !bytes.Equal(m.Forward(nil), good) {
+		t.Error("it does not go on as it was without one")
+	}
+	right[len(right)-1] ^= 1
+	if _, err := Parse(right); err == nil {
+		t.Error("a wrong checksum is taken")
+	}
+}
+
+func TestOutcome(t *testing.T) {
+	for want, v := range map[string]bson.D{
+		"":            d("ok", 1.0, "n", 1),
+		"no (13)":     d("ok", 0.0, "errmsg", "no", "code", 13),
+		"it failed":   d("ok", 0),
+		"dup (11000)": d("n", 0, "writeErrors", bson.A{d("index", 0, "code", 11000, "errmsg", "dup")}, "ok", 1.0),
+		"late (64)":   d("writeConcernError", d("code", 64, "errmsg", "late"), "ok", 1.0),
+	} {
+		if got := Outcome(marshal(t, v)); got != want {
+			t.Errorf("%v: %q, want %q", v, got, want)
+		}
+	}
+}
+
+// TestScram is each side against another implementation, and against itself.
+func TestScram(t *testing.T) {
+	stranger, err := scram.SHA256.NewClient("al,ice=", "se cret", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, password := range []string{"se cret", "other"} {
+		conv := stranger.NewConversation()
+		first, _ := conv.Step("")
+		salt := []byte("0123456789abcdef")
+		s, user, challenge, err := NewScramServer(first, password, salt, "ours")
+		if err != nil || user != "al,ice=" {
+			t.Fatal(user, err)
+		}
+		final, err := conv.Step(challenge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last, ok := s.Finish(final, salt)
+		if ok != (password == "se cret") {
+			t.Fatal(password, ok)
+		}
+		if _, err := conv.Step(last); ok && (err != nil || !conv.Valid()) {
+			t.Fatal(err)
+		}
+	}
+	server, err := scram.SHA256.NewServer(func(string) (scram.StoredCredentials, error) {
+		return stranger.GetStoredCredentials(scram.KeyFactors{Salt: "salt", Iters: 5000}), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conv := server.NewConversation()
+	s, first := NewScramClient("al,ice=", "se cret", "mine")
+	challenge, err := conv.Step(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	final, err := s.Answer(challenge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := conv.Step(final)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Verify(last); err != nil {
+		t.Fatal(err)
+	}
+	if s.Verify("v=AAAA") == nil || s.Verify("") == nil {
+		t.Error("a server that does not know the password is believed")
+	}
+	for _, bad := range []string{"", "r=mine,s=c2FsdA==,i=5000", "r=other1,s=c2FsdA==,i=5000", "r=mine1,s=!,i=5000", "r=mine1,s=c2FsdA==,i=1", "r=mine1,s=c2FsdA==,i=99999999"} {
+		if _, err := s.Answer(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// FuzzMessage holds that what a client sends never makes a parser panic, and that what goes on is what was judged.
+func FuzzMessage(f *testing.F) {
+	f.Add(AppendCommand(nil, 1, marshal(f, d("find", "t", "filter", d("a", bson.A{1, "x"}), "$db", "o"))))
+	f.Add(AppendCommand(nil, 1, marshal(f, d("createUser", "u", "pwd", "p", "$db", "o"))))
+	f.Add(message(f, d("bulkWrite", 1, "$db", "admin"), Sequence{"nsInfo", marshal(f, d("ns", "s.t"))}).Forward(nil))
+	f.Add([]byte("\x3a\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\xd4\x07\x00\x00\x00\x00\x00\x00admin.$cmd\x00\x00\x00\x00\x00\xff\xff\xff\xff\x13\x00\x00\x00\x10ismaster\x00\x01\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := Parse(b)
+		if err != nil {
+			return
+		}
+		text, _ := m.Text()
+		if len(text) > MaxText+len("…") {
+			t.Fatalf("%d bytes of text", len(text))
+		}
+		dbs, err := m.Databases()
+		Outcome(m.Body)
+		if m.Opcode != OpMsg {
+			return
+		}
+		again, aerr := Parse(m.Forward(nil))
+		if aerr != nil {
+			t.Fatal(aerr)
+		}
+		dbs2, err2 := again.Databases()
+		if !slices.Equal(dbs, dbs2) || (err == nil) != (err2 == nil) || !bytes.Equal(again.Body, m.Body) {
+			t.Fatalf("%v became %v", dbs, dbs2)
+		}
+		if err == nil { // the driver's library reads the same database
+			var raw bson.Raw = bson.Raw(m.Body)
+			if v, verr := raw.LookupErr("$db"); verr == nil && v.StringValue() != dbs[0] {
+				t.Fatalf("%q, to another reader %q", dbs[0], v.StringValue())
+			}
+		}
+	})
+}
+
+// FuzzScram holds that no message of another side makes an exchange panic.
+func FuzzScram(f *testing.F) {
+	f.Add("n,,n=u,r=abc", "c=biws,r=abcours,p=AAAA")
+	f.Add("n,,n=u=2C,r=abc", "r=mine1,s=c2FsdA==,i=4096")
+	f.Fuzz(func(t *testing.T, first, second string) {
+		if s, _, _, err := NewScramServer(first, "p", []byte("salt"), "ours"); err == nil {
+			s.Finish(second, []byte("salt"))
+		}
+		s, _ := NewScramClient("u", "p", "mine")
+		if len(second) < 200 && !strings.Contains(second, ",i=1") {
+			if _, err := s.Answer(second); err == nil {
+				_ = s.Verify(first)
+			}
+		}
+		_ = s.Verify(second)
+	})
+}
