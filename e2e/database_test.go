@@ -217,13 +217,16 @@ func cmdSay(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// cmdPrinted waits until a program has printed a text: printed NAME TEXT.
+// cmdPrinted waits until a program has printed a text: printed NAME TEXT [LINE], saying LINE again meanwhile.
 func cmdPrinted(ts *testscript.TestScript, _ bool, args []string) {
 	o := programs[ts.Getenv("WORK")+args[0]]
 	var raw []byte
 	for range 200 {
 		if raw, _ = os.ReadFile(o.log); strings.Contains(string(raw), args[1]) {
 			return
+		}
+		if len(args) > 2 {
+			_, _ = io.WriteString(o.in, args[2]+"\n")
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

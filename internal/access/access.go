@@ -91,6 +91,9 @@ type Limits struct {
 	// separated by commas, which no name has in it.
 	CreateDBUser bool
 	DBRoles      string
+	// KubeUsers and KubeGroups are whom a request to a Kubernetes cluster is made as, sorted, each once, and separated by
+	// commas. A request of several users is nobody's.
+	KubeUsers, KubeGroups string
 }
 
 // Decision is the answer. Its zero value refuses.
@@ -226,6 +229,9 @@ func limits(in *Input, held []asked) Limits {
 	l.Strict = anyStrict || (!anyChoice && in.Settings.LockingMode != "best_effort")
 	if l.CreateDBUser {
 		l.DBRoles = dbRoles(in, held)
+	}
+	if in.Target.Kind == target.Kube {
+		l.KubeUsers, l.KubeGroups = kubeAs(in, held)
 	}
 	g := in.Identity.Grant
 	l.PTY, l.PortForwarding = l.PTY && g.PTY, l.PortForwarding && g.PortForwarding

@@ -162,10 +162,13 @@ var roleRows = []row{
 	{"deny by db_users", func(s *situation) { s.database(); s.role("deny").Deny.DBUsers = []string{"reader"} }, want{DeniedByRole, FromRole, "deny"}},
 	{"deny by db_names", func(s *situation) { s.database(); s.role("deny").Deny.DBNames = []string{"ord*"} }, want{DeniedByRole, FromRole, "deny"}},
 	{"deny by db_labels", func(s *situation) { s.database(); s.role("deny").Deny.DBLabels = all }, want{DeniedByRole, FromRole, "deny"}},
-	{"cluster by kubernetes_labels", func(s *situation) { s.target.Kind = target.Kube; s.role("access").Allow.KubernetesLabels = all }, want{}},
-	{"cluster without kubernetes_labels", func(s *situation) { s.target.Kind = target.Kube }, want{reason: NotGranted}},
+	{"cluster by kubernetes_labels", func(s *situation) { s.kube("get", pod("dev", "web")) }, want{}},
+	{"cluster without kubernetes_labels", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("access").Allow.KubernetesLabels = nil
+	}, want{reason: NotGranted}},
 	{"deny by kubernetes_labels", func(s *situation) {
-		s.target.Kind = target.Kube
+		s.kube("get", pod("dev", "web"))
 		s.role("access").Allow.KubernetesLabels, s.role("access").Deny.KubernetesLabels = all, all
 	}, want{reason: DeniedByRole}},
 	{"application by app_labels", func(s *situation) { s.target.Kind = target.App; s.role("access").Allow.AppLabels = all }, want{}},

@@ -248,8 +248,6 @@ var unenforcedRows = []row{
 	{"require_session_mfa admits nobody", func(s *situation) { s.role("access").Options.RequireSessionMFA = true }, want{reason: NotGranted}},
 	{"record_session admits nobody", func(s *situation) { s.role("access").Options.RecordSession = "strict" }, want{reason: NotGranted}},
 	{"record_session off is nothing to enforce", func(s *situation) { s.role("access").Options.RecordSession = "off" }, want{}},
-	{"kubernetes_resources admit nobody", func(s *situation) { s.role("access").Allow.KubernetesResources = []role.KubeResource{{Kind: "pod"}} }, want{reason: NotGranted}},
-	{"kubernetes_resources denied admit nobody", func(s *situation) { s.role("access").Deny.KubernetesResources = []role.KubeResource{{Kind: "pod"}} }, want{reason: NotGranted}},
 	{"a role that admits nobody still denies", func(s *situation) {
 		r := s.role("other")
 		r.Options.RequireSessionMFA, r.Deny.Logins = true, []string{"root"}
@@ -267,6 +265,26 @@ var limitRows = []struct {
 	want   func(Limits) bool
 }{
 	{"nothing is said", func(*situation) {}, func(l Limits) bool { return l == Limits{Strict: true, PTY: true} }},
+	{"kubernetes_groups of the roles that grant", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("access").Allow.KubernetesGroups = []string{"devs", "{{external.team}}", "sys*"}
+		s.role("other").Allow = role.Conditions{KubernetesLabels: all, KubernetesGroups: []string{"admins", "devs"}}
+		s.role("third").Allow = role.Conditions{KubernetesLabels: label.Selector{"env": {"nowhere"}}, KubernetesGroups: []string{"others"}}
+	}, func(l Limits) bool { return l.KubeUsers == "alice" && l.KubeGroups == "admins,blue,devs" }},
+	{"kubernetes_users of the roles that grant", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("access").Allow.KubernetesUsers = []string{"robot", "{{external.team}}", "*"}
+	}, func(l Limits) bool { return l.KubeUsers == "blue,robot" && l.KubeGroups == "" }},
+	{"kubernetes_groups that another role denies", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("access").Allow.KubernetesGroups = []string{"devs", "system:masters"}
+		s.role("deny").Deny.KubernetesGroups = []string{"system:*"}
+	}, func(l Limits) bool { return l.KubeGroups == "devs" }},
+	{"kubernetes_users that another role denies", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("access").Allow.KubernetesUsers = []string{"robot", "root"}
+		s.role("deny").Deny.KubernetesUsers = []string{"root"}
+	}, func(l Limits) bool { return l.KubeUsers == "robot" }},
 	{"db_roles of the roles that make the user, each once", func(s *situation) {
 		s.making()
 		s.role("other").Allow, s.role("other").Options.CreateDBUserMode = role.Conditions{DBLabels: all, DBNames: []string{"orders"}, DBRoles: []string{"admins", "readers"}}, "keep"

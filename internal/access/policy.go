@@ -28,6 +28,8 @@ type side struct {
 	where                    []*predicate
 	logins, dbUsers, dbNames []value
 	dbRoles                  []value
+	kubeUsers, kubeGroups    []value
+	kubeRules                []kubeRule
 	node, db, kube, app      selector
 }
 
@@ -60,6 +62,7 @@ func Compile(r role.Role) (*Policy, error) {
 
 func newSide(c role.Conditions) side {
 	return side{Conditions: c, logins: newValues(c.Logins), dbUsers: newValues(c.DBUsers), dbNames: newValues(c.DBNames), dbRoles: newValues(c.DBRoles),
+		kubeUsers: newValues(c.KubernetesUsers), kubeGroups: newValues(c.KubernetesGroups), kubeRules: newKubeRules(c.KubernetesResources),
 		node: newSelector(c.NodeLabels), db: newSelector(c.DBLabels), kube: newSelector(c.KubernetesLabels), app: newSelector(c.AppLabels)}
 }
 
@@ -100,7 +103,9 @@ func (p *Policy) grants(in *Input) bool {
 			return true
 		}
 		return pattern(p.allow.dbUsers, traits, a.DBUser) && p.names(in)
-	case target.Kube, target.App:
+	case target.Kube:
+		return p.allow.kubeGrants(a.Verb, a.Kube)
+	case target.App:
 		return true
 	case target.Administration:
 		return a.Verb != "" && p.allow.rule(in, true)
@@ -141,6 +146,8 @@ func (p *Policy) denies(in *Input) bool {
 		return (a.DBUser != "" && pattern(p.deny.dbUsers, traits, a.DBUser)) ||
 			(a.DBName != "" && pattern(p.deny.dbNames, traits, a.DBName)) ||
 			(a.Verb == target.Replicate && pattern(p.deny.dbNames, traits, target.Replication))
+	case target.Kube:
+		return p.deny.kubeDenies(a.Verb, a.Kube)
 	}
 	return false
 }

@@ -40,6 +40,10 @@ func randomConditions(r *rand.Rand) role.Conditions {
 	for range r.IntN(2) {
 		c.Rules = append(c.Rules, role.Rule{Resources: []string{one(r, "role", "user", "*")}, Verbs: []string{one(r, "read", "update", "*")}})
 	}
+	for range r.IntN(2) {
+		c.KubernetesResources = append(c.KubernetesResources, role.KubeResource{Kind: one(r, "*", "pods", "pod", "secrets"), Namespace: one(r, "", "*", "dev", "prod"),
+			Name: one(r, "*", "web", "w*"), Verbs: []string{one(r, "*", "read", "update")}})
+	}
 	return c
 }
 
@@ -113,6 +117,9 @@ func randomSituation(r *rand.Rand) *situation {
 	s.target = target.Target{Kind: one(r, target.Node, target.Node, target.Database, target.Kube, target.App, target.Administration),
 		ID: one(r, "n1", "n2"), Name: one(r, "role", "user"), Labels: one(r, label.Set{"env": "prod"}, label.Set{"env": "prod", "team": "db"}, nil)}
 	s.action = target.Action{Login: one(r, "root", "ubuntu", "*"), DBUser: one(r, "root", "*", "alice", "bob"), DBName: one(r, "root", "replication"), Verb: one(r, "read", "update", "replicate"), From: home}
+	if s.target.Kind == target.Kube {
+		s.action.Kube = one(r, nil, &target.KubeObject{Resource: one(r, "pods", "secrets"), Namespace: one(r, "", "dev"), Name: one(r, "", "web")}, &target.KubeObject{Path: "/metrics"})
+	}
 	if chance(r, 3) {
 		s.locks = append(s.locks, randomLock(r))
 	}

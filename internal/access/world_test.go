@@ -88,6 +88,18 @@ func (s *situation) database() {
 	s.role("access").Allow = role.Conditions{DBLabels: all, DBUsers: []string{"read*"}, DBNames: []string{"orders"}}
 }
 
+// kube turns the situation to a Kubernetes cluster.
+func (s *situation) kube(verb string, o *target.KubeObject) {
+	s.target = target.Target{Kind: target.Kube, ID: "dev", Name: "dev", Labels: label.Set{"env": "prod"}}
+	s.action = target.Action{Verb: verb, Kube: o, From: home}
+	s.role("access").Allow = role.Conditions{KubernetesLabels: all}
+	s.who.Traits["team"] = []string{"blue", "r*d"}
+}
+
+func pod(namespace, name string) *target.KubeObject {
+	return &target.KubeObject{Resource: "pods", Namespace: namespace, Name: name}
+}
+
 // making turns the situation to a database where alice's user is made on demand.
 func (s *situation) making() {
 	s.database()

@@ -9,6 +9,7 @@ import (
 	"github.com/sallyport/sallyport/internal/database"
 	"github.com/sallyport/sallyport/internal/database/mysql"
 	"github.com/sallyport/sallyport/internal/database/postgres"
+	"github.com/sallyport/sallyport/internal/database/redis"
 	"github.com/sallyport/sallyport/internal/database/servers"
 	"github.com/sallyport/sallyport/internal/entry"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -35,7 +36,7 @@ func (d *daemon) startDatabases() error {
 			}
 			defer done()
 			db, _ := r.Spec.(*target.DatabaseServer)
-			door.Serve(ctx, v.Conn, database.Visit{User: v.User, From: v.From, Database: db})
+			door.Serve(ctx, v.Conn, database.Visit{User: v.User, From: v.From, Database: db, DBUser: v.DBUser})
 		}})
 	if err != nil {
 		return err
@@ -80,5 +81,5 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 
 // engines are the protocols that this build speaks.
 func engines() map[target.Protocol]database.Engine {
-	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}}
+	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}, target.Redis: redis.Engine{}}
 }

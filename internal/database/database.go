@@ -55,6 +55,7 @@ type Visit struct {
 	User     *identity.User
 	From     netip.Addr
 	Database *target.DatabaseServer
+	DBUser   string // whom the client means where its protocol does not say, as tsh was told
 	door     *Door
 }
 

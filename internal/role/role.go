@@ -140,8 +140,6 @@ func (r *Role) Unenforced() []string {
 	o := r.Options
 	add(o.RequireSessionMFA, "options.require_session_mfa")
 	add(o.RecordSession != "" && o.RecordSession != "off", "options.record_session")
-	add(len(r.Allow.KubernetesResources) > 0, "allow.kubernetes_resources")
-	add(len(r.Deny.KubernetesResources) > 0, "deny.kubernetes_resources")
 	return out
 }
 
@@ -220,9 +218,38 @@ func (c *Conditions) check() error {
 			}
 		}
 	}
+	for i, r := range c.KubernetesResources {
+		if err := r.check(); err != nil {
+			return fmt.Errorf("kubernetes_resources[%d].%w", i, err)
+		}
+	}
 	for i, r := range c.Rules {
 		if err := r.check(); err != nil {
 			return fmt.Errorf("rules[%d].%w", i, err)
+		}
+	}
+	return nil
+}
+
+// KubeVerbs lists the verbs that kubernetes_resources may name: Kubernetes' own, and exec (attach too), portforward and
+// proxy for what is reached through an object.
+func KubeVerbs() []string {
+	return []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "exec", "portforward", "proxy", "*"}
+}
+
+func (r KubeResource) check() error {
+	if r.Kind == "" || strings.ContainsAny(r.Kind, " ,") {
+		return fmt.Errorf("kind: want a resource such as pods, deployments.apps, serviceaccounts/token or *, got %q", r.Kind)
+	}
+	if r.Name == "" {
+		return errors.New("name: want an object's name, a pattern, or *")
+	}
+	if len(r.Verbs) == 0 {
+		return errors.New("verbs: a resource needs at least one")
+	}
+	for _, v := range r.Verbs {
+		if !slices.Contains(KubeVerbs(), v) {
+			return fmt.Errorf("verbs: unknown verb %q", v)
 		}
 	}
 	return nil

@@ -40,9 +40,11 @@ const (
 
 // Action is what is to be done there. Only the fields of the target's kind count.
 type Action struct {
-	Login  string     `json:"login,omitempty"`
-	DBUser string     `json:"db_user,omitempty"`
-	DBName string     `json:"db_name,omitempty"`
-	Verb   string     `json:"verb,omitempty"`
-	From   netip.Addr `json:"from,omitzero"`
+	Login  string `json:"login,omitempty"`
+	DBUser string `json:"db_user,omitempty"`
+	DBName string `json:"db_name,omitempty"`
+	Verb   string `json:"verb,omitempty"`
+	// Kube is what is asked of a Kubernetes cluster, Verb what is to be done with it.
+	Kube *KubeObject `json:"kube,omitempty"`
+	From netip.Addr  `json:"from,omitzero"`
 }

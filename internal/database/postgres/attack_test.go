@@ -417,7 +417,16 @@ func TestA9_StalledClient(t *testing.T) {
 	w := newWorld(t)
 	r, _ := w.begin("writer", "orders")
 	r.says(wire.AppendMessage(nil, 'Q', "SELECT repeat('x', 50000) FROM generate_series(1, 2000000)\x00"))
-	w.recordedActive("SELECT repeat('x', 50000) FROM generate_series(1, 2000000)", "1")
+	for range 500 { // until nobody takes anything any more
+		got, err := w.pg.Admin("postgres", "SELECT count(*) FROM pg_stat_activity WHERE usename = 'writer' AND wait_event = 'ClientWrite' AND query LIKE 'SELECT repeat%'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got == "1" {
+			break
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 	began := time.Now()
 	w.put(&lock.Lock{Name: "l", Target: lock.Target{User: "alice"}})
 	for len(w.events(event.DBSessionEnd)) == 0 {

@@ -44,8 +44,8 @@ func (b *inbox) read(need int) error {
 func (b *inbox) room(need int) {
 	has := b.to - b.from
 	switch {
-	case need > streamSize && need > len(b.buf):
-		b.move(make([]byte, max(need, min(2*len(b.buf), wire.MaxMessage))), nil)
+	case need > streamSize && need > len(b.buf) && 2*has >= len(b.buf): // as it comes: a length alone costs nothing
+		b.move(make([]byte, min(need, max(2*len(b.buf), 2*streamSize))), nil)
 	case len(b.buf) > streamSize && need <= streamSize && has < calmSize, len(b.buf) < streamSize && (b.filled || need > len(b.buf)):
 		p, _ := streamBuffers.Get().(*[]byte)
 		b.move(*p, p)

@@ -41,8 +41,8 @@ func (e *Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) 
 	defer client.Close()
 	_ = client.SetDeadline(time.Now().Add(startWait)) // a connection that is over says so at the next read
 	stop := context.AfterFunc(ctx, func() { _ = client.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	s, err := start(client)
+	stop() // from here on the session's own end is told of
 	switch {
 	case err != nil:
 		var f *fault.Error

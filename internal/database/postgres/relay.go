@@ -194,6 +194,7 @@ func clientSizes(kind byte) (most, enough int) {
 
 // forward passes on what is there, in one write where nothing is in its way.
 func (r *relay) forward(in *inbox) (need int, err error) {
+	r.sess.Touch()
 	begin := in.from
 	in.passing()
 	for in.skip == 0 {

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ func (c *conn) do(cmd *wire.Command, raw []byte) error {
 		return errGone
 	}
 	if c.session == nil {
-		if err := c.login("default"); err != nil {
+		if err := c.login(c.unnamed()); err != nil {
 			return c.notIn("NOAUTH", err)
 		}
 	}
@@ -186,12 +187,15 @@ func (c *conn) use(up *upstream) {
 	})
 }
 
+// unnamed is the user of who names none: whom tsh was told, else Redis' default user.
+func (c *conn) unnamed() string { return cmp.Or(c.visit.DBUser, "default") }
+
 // auth is AUTH [user] password. The password is passed over: the client's certificate was verified before.
 func (c *conn) auth(args [][]byte) error {
 	if len(args) != 2 && len(args) != 3 {
 		return c.local(wire.AppendError(nil, "ERR wrong number of arguments for 'auth' command"))
 	}
-	user := "default"
+	user := c.unnamed()
 	if len(args) == 3 {
 		user = string(args[1])
 	}
@@ -226,7 +230,7 @@ func (c *conn) become(user string) (bool, error) {
 func (c *conn) hello(args [][]byte) error {
 	user, out := c.user, []string{"HELLO"}
 	if c.session == nil {
-		user = "default"
+		user = c.unnamed()
 	}
 	rest := args[1:]
 	if len(rest) > 0 {

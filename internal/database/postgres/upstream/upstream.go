@@ -51,6 +51,8 @@ func dialServer(ctx context.Context, v *database.Visit, s Session) (*pgconn.PgCo
 	}
 	c := plain.Copy()
 	c.User, c.Database, c.RuntimeParams, c.Fallbacks, c.Password = s.User, s.Database, s.Settings, nil, ""
+	c.SSLNegotiation, c.RequireAuth, c.ChannelBinding = "postgres", "", "prefer" // whatever the environment says
+	c.MinProtocolVersion, c.MaxProtocolVersion = "3.0", "3.0"
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}
 	}
