@@ -63,8 +63,8 @@ func (Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) {
 	client.SetReadDeadline(time.Now().Add(loginTime))
 	err := c.commands()
 	if c.session != nil {
-		if cause := context.Cause(c.session.Context()); cause != nil {
-			err = cause
+		if why := c.session.Ended(); why != nil {
+			err = why
 		}
 	}
 	c.part(err)
@@ -195,6 +195,7 @@ func (c *conn) long(cmd *wire.Command, taken int) error {
 				}
 			}
 			k := min(rest, len(c.in))
+			c.session.Touch()
 			if err := c.up.send(c.in[:k]); err != nil {
 				return err
 			}
