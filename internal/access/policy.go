@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/sallyport/sallyport/internal/access/objects"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/target"
@@ -28,9 +29,8 @@ type side struct {
 	where                    []*predicate
 	logins, dbUsers, dbNames []value
 	dbRoles                  []value
-	kubeUsers, kubeGroups    []value
-	kubeRules                []kubeRule
-	node, db, kube, app      selector
+	kube                     kubernetes
+	node, db, app            selector
 }
 
 // Compile makes a role ready. A role with options that this build does not enforce, or with a predicate that does
@@ -62,8 +62,8 @@ func Compile(r role.Role) (*Policy, error) {
 
 func newSide(c role.Conditions) side {
 	return side{Conditions: c, logins: newValues(c.Logins), dbUsers: newValues(c.DBUsers), dbNames: newValues(c.DBNames), dbRoles: newValues(c.DBRoles),
-		kubeUsers: newValues(c.KubernetesUsers), kubeGroups: newValues(c.KubernetesGroups), kubeRules: newKubeRules(c.KubernetesResources),
-		node: newSelector(c.NodeLabels), db: newSelector(c.DBLabels), kube: newSelector(c.KubernetesLabels), app: newSelector(c.AppLabels)}
+		kube: kubernetes{newSelector(c.KubernetesLabels), newValues(c.KubernetesUsers), newValues(c.KubernetesGroups), objects.New(c.KubernetesResources)},
+		node: newSelector(c.NodeLabels), db: newSelector(c.DBLabels), app: newSelector(c.AppLabels)}
 }
 
 // Name is the role's name.
@@ -104,7 +104,7 @@ func (p *Policy) grants(in *Input) bool {
 		}
 		return pattern(p.allow.dbUsers, traits, a.DBUser) && p.names(in)
 	case target.Kube:
-		return p.allow.kubeGrants(a.Verb, a.Kube)
+		return p.allow.kube.objects.Grants(a.Verb, a.Kube)
 	case target.App:
 		return true
 	case target.Administration:
@@ -147,7 +147,7 @@ func (p *Policy) denies(in *Input) bool {
 			(a.DBName != "" && pattern(p.deny.dbNames, traits, a.DBName)) ||
 			(a.Verb == target.Replicate && pattern(p.deny.dbNames, traits, target.Replication))
 	case target.Kube:
-		return p.deny.kubeDenies(a.Verb, a.Kube)
+		return p.deny.kube.objects.Denies(a.Verb, a.Kube)
 	}
 	return false
 }
@@ -159,7 +159,7 @@ func (s *side) labels(k target.Kind) selector {
 	case target.Database:
 		return s.db
 	case target.Kube:
-		return s.kube
+		return s.kube.labels
 	case target.App:
 		return s.app
 	}
@@ -192,7 +192,7 @@ func (s *side) rule(in *Input, allow bool) bool {
 }
 
 // askedByObject are the kinds whose use cases ask again with the object; of others no predicate can be judged.
-var askedByObject = []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node", "db"}
+var askedByObject = []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node", "db", "kube_cluster"}
 
 func names(list []string, s string) bool {
 	for _, x := range list {

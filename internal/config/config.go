@@ -32,6 +32,12 @@ type Config struct {
 	Proxy       *Proxy
 	SSH         *SSH
 	DB          *DB
+	Kube        *Kube
+}
+
+// Kube is the Kubernetes agent's part: it serves these clusters, and those that `tctl create` made.
+type Kube struct {
+	Clusters []target.KubeCluster
 }
 
 // DB is the database agent's part: it serves these databases, and those that `tctl create` made.
@@ -94,7 +100,7 @@ type file struct {
 		Labels  map[string]string `yaml:"labels"`
 	} `yaml:"ssh"`
 	Databases    []target.DatabaseServer `yaml:"databases"`
-	Kubernetes   []yaml.Node             `yaml:"kubernetes"`
+	Kubernetes   []target.KubeCluster    `yaml:"kubernetes"`
 	Applications []yaml.Node             `yaml:"applications"`
 }
 
@@ -224,18 +230,18 @@ func (b builder) build(f file, hostname string) (Config, error) {
 	if !identity.ValidName(c.NodeName) {
 		return Config{}, b.bad("node_name", "%q is not 1 to 128 printable ASCII characters without space or comma", c.NodeName)
 	}
-	for key, list := range map[string][]yaml.Node{"kubernetes": f.Kubernetes, "applications": f.Applications} {
+	for key, list := range map[string][]yaml.Node{"applications": f.Applications} {
 		if len(list) > 0 {
 			return Config{}, b.bad(key, "not enforced by this build")
 		}
 	}
-	for _, step := range []func(*Config, file) error{b.auth, b.proxy, b.ssh, b.databases, b.join} {
+	for _, step := range []func(*Config, file) error{b.auth, b.proxy, b.ssh, b.databases, b.kubernetes, b.join} {
 		if err := step(&c, f); err != nil {
 			return Config{}, err
 		}
 	}
-	if c.Auth == nil && c.Proxy == nil && c.SSH == nil && c.DB == nil {
-		return Config{}, bad("line 1: nothing is enabled: set auth, proxy or ssh to {enabled: true}, or list databases")
+	if c.Auth == nil && c.Proxy == nil && c.SSH == nil && c.DB == nil && c.Kube == nil {
+		return Config{}, bad("line 1: nothing is enabled: set auth, proxy or ssh to {enabled: true}, or list databases or kubernetes")
 	}
 	return c, nil
 }
@@ -337,6 +343,25 @@ func (b builder) databases(c *Config, f file) error {
 		seen[d.Name] = true
 	}
 	c.DB = &DB{Databases: f.Databases}
+	return nil
+}
+
+// kubernetes takes the list; an empty one serves what `tctl create` makes.
+func (b builder) kubernetes(c *Config, f file) error {
+	if f.Kubernetes == nil {
+		return nil
+	}
+	seen := map[string]bool{}
+	for i, k := range f.Kubernetes {
+		if err := k.Check(); err != nil {
+			return b.bad("kubernetes", "entry %d: %v", i+1, err)
+		}
+		if seen[k.Name] {
+			return b.bad("kubernetes", "entry %d: name: %q is there twice", i+1, k.Name)
+		}
+		seen[k.Name] = true
+	}
+	c.Kube = &Kube{Clusters: f.Kubernetes}
 	return nil
 }
 

@@ -49,4 +49,11 @@ ssh:
 #     tls: {ca_file: /etc/ssl/db-ca.pem, server_name: db.internal}   # default: "tctl auth sign --db=orders"
 #     password_file: /etc/sallyport/orders.passwords                 # USER:PASSWORD lines; default: client certificates
 #     admin_user: sallyport                                          # makes users, where roles set create_db_user_mode
+
+# kubernetes are clusters that a Kubernetes agent in this process serves; [] serves what "tctl create" makes.
+# kubernetes:
+#   - name: dev
+#     kubeconfig: /etc/sallyport/dev.kubeconfig   # none: the cluster that this pod runs in
+#     context: dev                                # default: the file's current one
+#     labels: {env: dev}
 `

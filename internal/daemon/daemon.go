@@ -111,7 +111,12 @@ func (d *daemon) start() error {
 		}
 	}
 	if c.DB != nil {
-		return d.startDatabases()
+		if err := d.startDatabases(); err != nil {
+			return err
+		}
+	}
+	if c.Kube != nil {
+		return d.startKube()
 	}
 	return nil
 }

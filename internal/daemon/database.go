@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/client/authority"
 	hosts "github.com/sallyport/sallyport/internal/client/member"
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/mongo"
 	"github.com/sallyport/sallyport/internal/database/mysql"
 	"github.com/sallyport/sallyport/internal/database/postgres"
 	"github.com/sallyport/sallyport/internal/database/redis"
@@ -23,20 +24,35 @@ func (d *daemon) startDatabases() error {
 	if err != nil {
 		return err
 	}
-	certifier := authority.New(a.calls)
-	catalog := entry.NewCatalog(certifier, a.Host(), a.log)
-	door := database.New(database.Config{Gate: a.gate, Servers: servers.New(certifier), Engines: engines()})
+	door := database.New(database.Config{Gate: a.gate, Servers: servers.New(authority.New(a.calls)), Engines: engines()})
+	return d.resources(a, resources{door: tunnel.DoorDB, protocols: []string{"postgresql"}, wanted: d.databases,
+		handle: func(ctx context.Context, v entry.Visit, spec any) {
+			db, _ := spec.(*target.DatabaseServer)
+			door.Serve(ctx, v.Conn, database.Visit{User: v.User, From: v.From, Database: db, DBUser: v.DBUser})
+		}})
+}
+
+// resources are what an agent serves by name: at which door, in which protocols, which, and how one visit is served.
+type resources struct {
+	door      tunnel.Door
+	protocols []string
+	wanted    func(*agent) ([]entry.Resource, <-chan struct{})
+	handle    func(ctx context.Context, v entry.Visit, spec any)
+}
+
+// resources serves what an agent serves by name.
+func (d *daemon) resources(a *agent, r resources) error {
+	catalog := entry.NewCatalog(authority.New(a.calls), a.Host(), a.log)
 	e, err := entry.New(entry.Config{Cluster: a.addr.Cluster, Pictures: a.mirror, Certificate: catalog.Certificate, Resource: catalog.Resource,
-		Protocols: []string{"postgresql"}, Log: a.log, Now: a.now,
+		Protocols: r.protocols, Log: a.log, Now: a.now,
 		Handle: func(ctx context.Context, v entry.Visit) {
-			r, ctx, done, ok := catalog.Open(ctx, v.Resource)
+			found, ctx, done, ok := catalog.Open(ctx, v.Resource)
 			if !ok {
 				v.Conn.Close()
 				return
 			}
 			defer done()
-			db, _ := r.Spec.(*target.DatabaseServer)
-			door.Serve(ctx, v.Conn, database.Visit{User: v.User, From: v.From, Database: db, DBUser: v.DBUser})
+			r.handle(ctx, v, found.Spec)
 		}})
 	if err != nil {
 		return err
@@ -45,8 +61,8 @@ func (d *daemon) startDatabases() error {
 		return &identity.Server{Version: version(), Serves: catalog.Serves()}
 	}})
 	ready := make(chan struct{})
-	d.run("databases", func(ctx context.Context) error {
-		catalog.Run(ctx, func() ([]entry.Resource, <-chan struct{}) { return d.databases(a) }, func() { close(ready) })
+	d.run("resources of "+string(a.Host().Role), func(ctx context.Context) error {
+		catalog.Run(ctx, func() ([]entry.Resource, <-chan struct{}) { return r.wanted(a) }, func() { close(ready) })
 		return nil
 	})
 	select {
@@ -54,7 +70,7 @@ func (d *daemon) startDatabases() error {
 	case <-time.After(10 * time.Second): // auth is away: what is served comes when it is back
 	case <-d.ctx.Done():
 	}
-	d.serve(a, tunnel.DoorDB, func(ctx context.Context, s *tunnel.Stream) { e.Serve(ctx, s) })
+	d.serve(a, r.door, func(ctx context.Context, s *tunnel.Stream) { e.Serve(ctx, s) })
 	return nil
 }
 
@@ -81,5 +97,5 @@ func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 
 // engines are the protocols that this build speaks.
 func engines() map[target.Protocol]database.Engine {
-	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}, target.Redis: redis.Engine{}}
+	return map[target.Protocol]database.Engine{target.PostgreSQL: postgres.New(), target.MySQL: mysql.Engine{}, target.Redis: redis.Engine{}, target.MongoDB: mongo.New()}
 }

@@ -64,7 +64,8 @@ type Request struct {
 	Target   target.Target
 	Action   target.Action
 	// Start is the event that the admission is recorded as, End the kind of its end's, session.end where it is empty;
-	// gate fills in who, where and the session.
+	// gate fills in who, where and the session. A Start without a kind leaves start and end off the record: the door then
+	// records what was done, by Note, before anybody sees the outcome.
 	Start event.Event
 	End   event.Kind
 }
@@ -78,8 +79,10 @@ func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
 	if err != nil {
 		return nil, g.refuse(ctx, s, err)
 	}
-	if err := g.recorder.Write(ctx, g.startEvent(s)); err != nil {
-		return nil, g.unrecorded(err)
+	if req.Start.Kind != "" {
+		if err := g.recorder.Write(ctx, g.startEvent(s)); err != nil {
+			return nil, g.unrecorded(err)
+		}
 	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	for {
@@ -225,7 +228,7 @@ func (g *Gate) unrecorded(err error) error {
 
 // refuse records a refused attempt and returns why.
 func (g *Gate) refuse(ctx context.Context, s *Session, err error) error {
-	ev := g.event(s, event.Event{Kind: event.Auth, Message: fault.Of(err).Text})
+	ev := g.event(s, event.Event{Kind: event.Auth, Message: fault.Of(err).Text, Action: s.asked().Start.Action, Resource: s.asked().Start.Resource})
 	ev.Session.Reason = fault.Of(err).Reason
 	var r *refusal
 	if errors.As(err, &r) {

@@ -92,6 +92,29 @@ func (s *Session) Note(ctx context.Context, ev event.Event) error {
 	return nil
 }
 
+// Filters reports whether the answer to what was admitted must be looked through, object by object; Shows whether an
+// object of it is to be shown. Both go by the picture as it is now.
+func (s *Session) Filters() bool {
+	picture, _ := s.gate.pictures.Current()
+	req := s.asked()
+	_, in := picture.Decide(req.Identity, req.Target, req.Action, s.gate.now())
+	return access.KubeFilters(in)
+}
+
+// Shows is of Filters.
+func (s *Session) Shows(namespace, name string) bool {
+	picture, _ := s.gate.pictures.Current()
+	req := s.asked()
+	if req.Action.Kube == nil {
+		return false
+	}
+	object := *req.Action.Kube
+	object.Namespace, object.Name = namespace, name
+	req.Action.Kube = &object
+	d, _ := picture.Decide(req.Identity, req.Target, req.Action, s.gate.now())
+	return d.Allowed
+}
+
 // Cut ends the session's context, for the reason that its door gives.
 func (s *Session) Cut(why error) { s.finish(why) }
 
@@ -120,6 +143,9 @@ func (s *Session) over(cause error) {
 		kind = event.SessionEnd
 	}
 	start := s.asked().Start
+	if start.Kind == "" {
+		return
+	}
 	ev := event.Event{Kind: kind, Success: true, Session: &event.Session{Reason: "closed"}, Action: start.Action}
 	if start.Session != nil {
 		ev.Session.Protocol = start.Session.Protocol

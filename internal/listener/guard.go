@@ -72,7 +72,7 @@ func loadConfig(f Files, server string) (*tls.Config, error) {
 		return nil, errors.New("local authority cannot be read")
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots,
-		SessionTicketsDisabled: true, NextProtos: []string{"http/1.1", "postgresql"}}, nil
+		SessionTicketsDisabled: true, NextProtos: []string{"h2", "http/1.1", "postgresql"}}, nil
 }
 
 // makeFiles makes an authority, which is forgotten once it has signed for the port and for its clients.

@@ -60,7 +60,8 @@ type Metadata struct {
 }
 
 // Resource is one resource. Spec points to the noun of its kind: *identity.Account, *role.Role, *device.Device,
-// *lock.Lock, *identity.JoinToken, *cluster.Settings, *identity.Server, *target.DatabaseServer.
+// *lock.Lock, *identity.JoinToken, *cluster.Settings, *identity.Server, *target.DatabaseServer,
+// *target.KubeCluster.
 type Resource struct {
 	Kind     Kind
 	Metadata Metadata
@@ -91,13 +92,14 @@ var shapes = map[Kind]shape{
 	Cap:    {"v2", []string{"cap", "cluster-auth-preference"}, func() any { return new(cluster.Settings) }},
 	Node:   {"v2", []string{"nodes"}, func() any { return new(identity.Server) }},
 	DB:     {"v3", []string{"dbs", "database", "databases"}, func() any { return new(target.DatabaseServer) }},
+	Kube:   {"v3", []string{"kube_clusters", "kube", "kubernetes"}, func() any { return new(target.KubeCluster) }},
 
 	FollowedLogin: {"v1", nil, func() any { return new(identity.Login) }},
 	SessionEnd:    {"v1", nil, func() any { return new(live.End) }},
 }
 
 // notYet are kinds of the contract whose doors this build does not have.
-var notYet = map[string]Kind{"kube_cluster": Kube, "kube_clusters": Kube, "app": App,
+var notYet = map[string]Kind{"app": App,
 	"apps": App, "oidc": OIDC}
 
 // ParseKind takes a kind as people type it.
@@ -112,7 +114,7 @@ func ParseKind(s string) (Kind, error) {
 		return "", fault.New(fault.Unsupported, "kind %s is not enforced by this build", k).WithReason("kind_unsupported")
 	}
 	return "", fault.New(fault.Invalid, "unknown kind %q", s).
-		WithCause("kinds are user, role, device, lock, token, cap, node, db").WithReason("unknown_kind")
+		WithCause("kinds are user, role, device, lock, token, cap, node, db, kube_cluster").WithReason("unknown_kind")
 }
 
 // ParseRef takes KIND or KIND/NAME.
@@ -143,6 +145,8 @@ func (r *Resource) setName() {
 		s.ID = name
 	case *target.DatabaseServer:
 		s.Name, s.Labels = name, r.Metadata.Labels
+	case *target.KubeCluster:
+		s.Name, s.Labels = name, r.Metadata.Labels
 	case *identity.Login:
 		s.Credential = name
 	case *live.End:
@@ -169,6 +173,8 @@ func (r *Resource) Check() error {
 	case *identity.Server:
 		err = s.Check()
 	case *target.DatabaseServer:
+		err = s.Check()
+	case *target.KubeCluster:
 		err = s.Check()
 	default:
 		err = fmt.Errorf("unknown kind %q", r.Kind)
@@ -221,6 +227,8 @@ func New(spec any, revision uint64) *Resource {
 		r.Kind, r.Metadata.Name = Node, s.ID
 	case *target.DatabaseServer:
 		r.Kind, r.Metadata.Name, r.Metadata.Labels = DB, s.Name, s.Labels
+	case *target.KubeCluster:
+		r.Kind, r.Metadata.Name, r.Metadata.Labels = Kube, s.Name, s.Labels
 	case *identity.Login:
 		r.Kind, r.Metadata.Name = FollowedLogin, s.Credential
 	case *live.End:

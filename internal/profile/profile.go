@@ -9,6 +9,7 @@
 //	TSH_HOME/keys/CLUSTER/USER-key.pem    session key for programs that read PEM, where it is no hardware's and they were asked for
 //	TSH_HOME/keys/CLUSTER/authority.pem   the cluster's authority
 //	TSH_HOME/db/CLUSTER/NAME.json         what was chosen for a database
+//	TSH_HOME/kube/CLUSTER/NAME.json       what was chosen for a Kubernetes cluster
 //	TSH_HOME/local/                certificates that are good towards this user's local ports alone
 //	TSH_HOME/run/                  sockets of local doors
 //	TSH_HOME/listener.*            the background process that opens them
@@ -300,7 +301,7 @@ func (h *Home) Logout(p *Profile) error {
 			return err
 		}
 	}
-	for _, dir := range []string{h.LocalDir(), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "db", safe(p.Cluster))} {
+	for _, dir := range []string{h.LocalDir(), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "db", safe(p.Cluster)), filepath.Join(h.dir, "kube", safe(p.Cluster))} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}

@@ -1,6 +1,6 @@
 // Package records is the cluster's resources as typed records in store.
 //
-//	live/KIND/NAME    role, lock, cluster_auth_preference, node, db, followed_login, session_end: what pictures are made of
+//	live/KIND/NAME    role, lock, cluster_auth_preference, node, db, kube_cluster, followed_login, session_end: what pictures are made of
 //	KIND/NAME         user, token
 //	secret/NAME       what proves a user: never listed, never in a picture
 //	invite/HASH       single-use invites
@@ -44,7 +44,7 @@ func New(s store.Store) *Records { return &Records{store: s} }
 
 func prefix(k manifest.Kind) string {
 	switch k {
-	case manifest.Role, manifest.Lock, manifest.Cap, manifest.Node, manifest.DB, manifest.FollowedLogin, manifest.SessionEnd:
+	case manifest.Role, manifest.Lock, manifest.Cap, manifest.Node, manifest.DB, manifest.Kube, manifest.FollowedLogin, manifest.SessionEnd:
 		return LivePrefix + string(k) + "/"
 	}
 	return string(k) + "/"

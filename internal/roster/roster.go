@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/inventory"
+	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/records"
@@ -85,19 +86,22 @@ func object(res *manifest.Resource) map[string]any {
 	case *identity.Account:
 		o["roles"] = s.Roles
 	case *identity.Server:
-		labels := map[string]any{}
-		for k, v := range s.Labels {
-			labels[k] = v
-		}
-		o["labels"], o["hostname"] = labels, s.Hostname
+		o["labels"], o["hostname"] = plain(s.Labels), s.Hostname
 	case *target.DatabaseServer:
-		labels := map[string]any{}
-		for k, v := range s.Labels {
-			labels[k] = v
-		}
-		o["labels"], o["protocol"] = labels, string(s.Protocol)
+		o["labels"], o["protocol"] = plain(s.Labels), string(s.Protocol)
+	case *target.KubeCluster:
+		o["labels"] = plain(s.Labels)
 	}
 	return o
+}
+
+// plain are labels as predicates see them.
+func plain(set label.Set) map[string]any {
+	out := map[string]any{}
+	for k, v := range set {
+		out[k] = v
+	}
+	return out
 }
 
 // Get reads one resource.

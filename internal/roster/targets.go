@@ -226,20 +226,29 @@ func (s *Service) explainTarget(ctx context.Context, q Question) (target.Target,
 	if err != nil {
 		return target.Target{}, target.Action{}, err
 	}
-	if kind == manifest.DB {
-		picture, _ := s.Pictures.Current()
-		for _, t := range reachable(picture.Servers, target.Database) {
-			if t.Name == q.Name {
-				return t, target.Action{DBUser: q.DBUser, DBName: q.DBName}, nil
-			}
-		}
-		return target.Target{}, target.Action{}, fault.New(fault.NotFound, "database %q is served by no agent", q.Name).WithReason("not_found").WithFix("tsh db ls")
+	if (kind == manifest.DB || kind == manifest.Kube) && q.Name != "" {
+		return s.explainServed(q, target.Kind(kind))
 	}
 	verb := q.Verb
 	if verb == "" {
 		verb = "read"
 	}
 	return target.Target{Kind: target.Administration, Name: string(kind)}, target.Action{Verb: verb}, nil
+}
+
+// explainServed finds a resource that agents serve, and what is asked there.
+func (s *Service) explainServed(q Question, kind target.Kind) (target.Target, target.Action, error) {
+	picture, _ := s.Pictures.Current()
+	for _, t := range reachable(picture.Servers, kind) {
+		if t.Name != q.Name {
+			continue
+		}
+		if kind == target.Database {
+			return t, target.Action{DBUser: q.DBUser, DBName: q.DBName}, nil
+		}
+		return t, target.Action{Verb: "list"}, nil
+	}
+	return target.Target{}, target.Action{}, fault.New(fault.NotFound, "%s %q is served by no agent", kind, q.Name).WithReason("not_found")
 }
 
 // Authority is a public key for others to trust.

@@ -28,6 +28,7 @@ type Picture struct {
 	Settings    cluster.Settings
 	Servers     map[string]*identity.Server
 	Databases   map[string]*target.DatabaseServer
+	Clusters    map[string]*target.KubeCluster
 	Logins      map[string]*identity.Login // later logins that sessions go on as, by device credential
 	Ended       map[string]*live.End       // sessions that an administrator ended, by id
 	Authorities Authorities
@@ -66,11 +67,16 @@ func (p *Picture) Decide(who *identity.User, where target.Target, what target.Ac
 
 // Assigned reports whether a resource was created by hand, and if so whether a host is among the agents that serve it.
 func (p *Picture) Assigned(h identity.Host, name string) (byHand, serves bool) {
-	d := p.Databases[name]
-	if d == nil || h.Role != identity.RoleDB {
+	var agents []string
+	switch d, k := p.Databases[name], p.Clusters[name]; {
+	case h.Role == identity.RoleDB && d != nil:
+		agents = d.Agents
+	case h.Role == identity.RoleKube && k != nil:
+		agents = k.Agents
+	default:
 		return false, false
 	}
-	return true, len(d.Agents) == 0 || slices.Contains(d.Agents, h.ID) || h.Name != "" && slices.Contains(d.Agents, h.Name)
+	return true, len(agents) == 0 || slices.Contains(agents, h.ID) || h.Name != "" && slices.Contains(agents, h.Name)
 }
 
 // HostLocked reports whether a lock refuses a host.
@@ -137,6 +143,8 @@ func (p *Picture) unshare(k manifest.Kind) {
 		p.Servers = own(p.Servers)
 	case manifest.DB:
 		p.Databases = own(p.Databases)
+	case manifest.Kube:
+		p.Clusters = own(p.Clusters)
 	case manifest.FollowedLogin:
 		p.Logins = own(p.Logins)
 	case manifest.SessionEnd:
@@ -159,6 +167,8 @@ func (p *Picture) remove(r Ref) {
 		delete(p.Servers, r.Name)
 	case manifest.DB:
 		delete(p.Databases, r.Name)
+	case manifest.Kube:
+		delete(p.Clusters, r.Name)
 	case manifest.Cap:
 		p.Settings = cluster.Settings{} // and so every mode is required
 	case manifest.FollowedLogin:
@@ -179,6 +189,8 @@ func (p *Picture) put(r *manifest.Resource) {
 		p.Servers[s.ID] = s
 	case *target.DatabaseServer:
 		p.Databases[s.Name] = s
+	case *target.KubeCluster:
+		p.Clusters[s.Name] = s
 	case *identity.Login:
 		p.Logins[s.Credential] = s
 	case *live.End:

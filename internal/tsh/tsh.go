@@ -13,6 +13,7 @@ import (
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/tsh/db"
+	"github.com/sallyport/sallyport/internal/tsh/kube"
 	"github.com/sallyport/sallyport/internal/tsh/remote"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
@@ -66,8 +67,8 @@ func (a *app) root() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVarP(&a.Debug, "debug", "d", false, "print the causes of errors")
 	root.AddCommand(a.versionCommand(), a.loginCommand(), a.LogoutCommand(), a.statusCommand(), a.deviceCommand(), a.passwdCommand())
-	root.AddCommand(remote.Commands(a.Tool, db.Proxy(a.Tool))...)
-	root.AddCommand(db.Command(a.Tool), a.ListenerCommand())
+	root.AddCommand(remote.Commands(a.Tool, db.Proxy(a.Tool), kube.Proxy(a.Tool))...)
+	root.AddCommand(db.Command(a.Tool), kube.Command(a.Tool), a.ListenerCommand())
 	console.Program(root)
 	return root
 }

@@ -41,7 +41,7 @@ func Commands(s console.Streams, debug *bool) []*cobra.Command {
 	fl := start.Flags()
 	fl.StringVarP(&f.config, "config", "c", "", "config file; without one: auth, proxy and SSH node on this machine")
 	fl.StringVar(&f.dataDir, "data-dir", "", "data directory")
-	fl.StringSliceVar(&f.roles, "roles", nil, "what to run of proxy, node and db, joined to a cluster elsewhere")
+	fl.StringSliceVar(&f.roles, "roles", nil, "what to run of proxy, node, db and kube, joined to a cluster elsewhere")
 	fl.StringVar(&f.token, "token", "", "join token: TOKEN or @FILE")
 	fl.StringVar(&f.proxy, "proxy", "", "HOST:PORT of the proxy that an agent dials")
 	fl.StringVar(&f.auth, "auth", "", "HOST:PORT of auth's own listener, that a proxy dials")
@@ -121,7 +121,7 @@ func prefixed(file string, err error) error {
 
 // join turns --roles into a config of parts that join a cluster elsewhere.
 func (f startFlags) join(c *config.Config) error {
-	c.Auth, c.Proxy, c.SSH, c.DB = nil, nil, nil, nil
+	c.Auth, c.Proxy, c.SSH, c.DB, c.Kube = nil, nil, nil, nil, nil
 	c.Join = &config.Join{Proxy: f.proxy, Auth: f.auth, Token: f.token, CAPins: f.pins}
 	for _, r := range f.roles {
 		switch r {
@@ -131,10 +131,12 @@ func (f startFlags) join(c *config.Config) error {
 			c.SSH = &config.SSH{}
 		case "db":
 			c.DB = &config.DB{}
-		case "kube", "app":
+		case "kube":
+			c.Kube = &config.Kube{}
+		case "app":
 			return fault.New(fault.Unsupported, "--roles: %s is not enforced by this build", r).WithReason("config")
 		default:
-			return console.Usagef("--roles: unknown role %q, want proxy, node or db", r)
+			return console.Usagef("--roles: unknown role %q, want proxy, node, db or kube", r)
 		}
 	}
 	if c.Proxy != nil && len(f.roles) > 1 {

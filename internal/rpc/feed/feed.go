@@ -283,6 +283,8 @@ func (f *follower) hidden(k manifest.Kind) bool {
 		return f.host.Role == identity.RoleProxy
 	case manifest.DB:
 		return f.host.Role != identity.RoleDB
+	case manifest.Kube:
+		return f.host.Role != identity.RoleKube
 	}
 	return false
 }

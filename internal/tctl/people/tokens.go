@@ -31,9 +31,9 @@ type tokensAddFlags struct {
 
 func (t commands) tokensAdd() *cobra.Command {
 	var f tokensAddFlags
-	c := tool.Command("add --type=proxy|node|db", "Make a join token and print the command that spends it", "tctl tokens add --type=node --name=web-1", 0,
+	c := tool.Command("add --type=proxy|node|db|kube", "Make a join token and print the command that spends it", "tctl tokens add --type=node --name=web-1", 0,
 		func(ctx context.Context, _ []string) error { return t.addToken(ctx, f) })
-	c.Flags().StringSliceVar(&f.types, "type", nil, "what the host may be: proxy, node, db")
+	c.Flags().StringSliceVar(&f.types, "type", nil, "what the host may be: proxy, node, db, kube")
 	c.Flags().StringVar(&f.name, "name", "", "the name that the host will have")
 	c.Flags().DurationVar(&f.ttl, "ttl", time.Hour, "how long the token lives")
 	tool.FormatFlag(c, &f.format)
@@ -48,7 +48,7 @@ func (t commands) addToken(ctx context.Context, f tokensAddFlags) error {
 		if _, ok := identity.ParseHostRole(r); !ok {
 			return console.Usagef("--type: %q is none of proxy, node, db, kube, app", r)
 		}
-		if r == string(identity.RoleKube) || r == string(identity.RoleApp) {
+		if r == string(identity.RoleApp) {
 			return fault.New(fault.Unsupported, "--type: %s is not enforced by this build", r)
 		}
 	}

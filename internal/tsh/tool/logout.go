@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/kubeconfig"
 	"github.com/sallyport/sallyport/internal/listener"
 	"github.com/sallyport/sallyport/internal/profile"
 	"github.com/spf13/cobra"
@@ -26,6 +27,9 @@ func (t *Tool) LogoutCommand() *cobra.Command {
 				return err
 			}
 			if err := (listener.Client{Home: home.Dir()}).Stop(cmd.Context()); err != nil {
+				return err
+			}
+			if err := kubeconfig.Remove(kubeconfig.Path(t.Env), kubeconfig.Ours(p.Proxy, "")); err != nil {
 				return err
 			}
 			if err := home.Logout(p); err != nil {

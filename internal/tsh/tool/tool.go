@@ -84,6 +84,25 @@ func (t *Tool) Read() (*State, error) {
 	return s, err
 }
 
+// ReadLogin reads the login of a proxy, or the current one, without its key.
+func (t *Tool) ReadLogin(proxy string) (*State, error) {
+	home, err := profile.Open(t.Env)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{Home: home}
+	if proxy != "" {
+		s.Profile = home.ByProxy(proxy)
+	}
+	if s.Profile == nil {
+		if s.Profile, err = home.Current(); err != nil {
+			return s, err
+		}
+	}
+	s.Login, err = home.Login(s.Profile, t.Now())
+	return s, err
+}
+
 // Call reaches auth with the login's certificate.
 func (s *State) Call() *client.Cluster {
 	return s.Address.Call(&tls.Certificate{Certificate: [][]byte{s.Login.TLS.Raw}, PrivateKey: s.Key, Leaf: s.Login.TLS})

@@ -1,0 +1,118 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/sallyport/sallyport/internal/fault"
+)
+
+// visited is a connection with whose it is.
+type visited struct {
+	net.Conn
+	visit  Visit
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Close is of net.Conn.
+func (v *visited) Close() error {
+	err := v.Conn.Close()
+	v.once.Do(func() { close(v.closed) })
+	return err
+}
+
+// handoff is a listener of connections that were accepted elsewhere.
+type handoff struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newHandoff() *handoff { return &handoff{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (h *handoff) give(c net.Conn) bool {
+	select {
+	case h.conns <- c:
+		return true
+	case <-h.closed:
+		return false
+	}
+}
+
+// Accept is of net.Listener.
+func (h *handoff) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close is of net.Listener.
+func (h *handoff) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
+}
+
+// Addr is of net.Listener.
+func (h *handoff) Addr() net.Addr { return &net.UnixAddr{Name: "kube", Net: "unix"} }
+
+// buffers are what answers are copied in.
+type buffers struct{}
+
+var pool = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// Get is of httputil.BufferPool.
+func (buffers) Get() []byte {
+	b, _ := pool.Get().(*[]byte)
+	return *b
+}
+
+// Put is of httputil.BufferPool.
+func (buffers) Put(b []byte) { pool.Put(&b) }
+
+// cutBody is an answer's body that ends, when the gate ends its session, with the reason: in a watch as the protocol's own
+// ERROR event.
+type cutBody struct {
+	io.ReadCloser
+	exchange *exchange
+	json     bool
+	last     []byte
+	over     bool
+}
+
+// Read is of io.Reader.
+func (b *cutBody) Read(p []byte) (int, error) {
+	if len(b.last) > 0 {
+		n := copy(p, b.last)
+		b.last = b.last[n:]
+		return n, nil
+	}
+	if b.over {
+		return 0, io.EOF
+	}
+	n, err := b.ReadCloser.Read(p)
+	cause := context.Cause(b.exchange.session.Context())
+	if err == nil || errors.Is(err, io.EOF) && cause == nil || cause == nil {
+		if n > 0 {
+			b.exchange.session.Touch()
+		}
+		return n, err
+	}
+	if b.exchange.request.Verb != "watch" || !b.json {
+		return n, err
+	}
+	raw, merr := json.Marshal(map[string]any{"type": "ERROR", "object": statusOf(http.StatusForbidden, fault.Of(cause))})
+	if merr != nil {
+		return n, err
+	}
+	b.last, b.over = append(raw, '\n'), true
+	return n, nil
+}

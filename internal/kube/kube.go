@@ -1,0 +1,290 @@
+// Package kube is the door to Kubernetes clusters: each request is decided by itself, made as whom the roles say, and on
+// record before its answer goes out.
+package kube
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/gate"
+	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/kube/request"
+	"github.com/sallyport/sallyport/internal/kube/upstream"
+	"github.com/sallyport/sallyport/internal/target"
+)
+
+// Bounds of a request's head.
+const (
+	headTime  = 10 * time.Second
+	headBytes = 64 << 10
+	idleTime  = 10 * time.Minute
+)
+
+// Config is what a door works with.
+type Config struct {
+	Gate *gate.Gate
+	Log  *slog.Logger
+	Now  func() time.Time
+}
+
+// Door serves clusters. Close ends it.
+type Door struct {
+	Config
+	http  *http.Server
+	conns *handoff
+	done  sync.WaitGroup
+}
+
+// Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it.
+type Visit struct {
+	Context context.Context
+	User    *identity.User
+	From    netip.Addr
+	Cluster *target.KubeCluster
+	Server  *upstream.Server
+}
+
+// New makes a door.
+func New(c Config) *Door {
+	d := &Door{Config: c, conns: newHandoff()}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // the TLS is over by now
+	d.http = &http.Server{Handler: http.HandlerFunc(d.serve), Protocols: protocols, ReadHeaderTimeout: headTime, MaxHeaderBytes: headBytes,
+		IdleTimeout: idleTime, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if v, ok := c.(*visited); ok {
+				return context.WithValue(ctx, visitKey{}, v)
+			}
+			return ctx
+		}}
+	d.done.Go(func() { _ = d.http.Serve(d.conns) })
+	return d
+}
+
+// Close ends every connection and waits.
+func (d *Door) Close() {
+	d.http.Close()
+	d.done.Wait()
+}
+
+type visitKey struct{}
+
+// Serve carries one connection until it is over, and closes it.
+func (d *Door) Serve(conn net.Conn, v Visit) {
+	c := &visited{Conn: conn, visit: v, closed: make(chan struct{})}
+	stop := context.AfterFunc(v.Context, func() { time.AfterFunc(drain, func() { c.Close() }) })
+	defer stop()
+	if !d.conns.give(c) {
+		conn.Close()
+		return
+	}
+	<-c.closed
+}
+
+// drain is how long streams have to say why they end.
+const drain = 500 * time.Millisecond
+
+// serve answers one request.
+func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
+	c, ok := r.Context().Value(visitKey{}).(*visited)
+	if !ok {
+		http.Error(w, "no identity", http.StatusForbidden)
+		return
+	}
+	v := &c.visit
+	q, err := request.Parse(r.Method, r.URL.EscapedPath(), r.URL.Query())
+	if err == nil {
+		err = upgrades(r, q)
+	}
+	if err != nil {
+		q = request.Request{Verb: strings.ToLower(r.Method), Object: target.KubeObject{Path: r.URL.EscapedPath()}}
+		refuse(w, http.StatusBadRequest, fault.New(fault.Invalid, "the request was not taken").WithReason("bad_request").WithCause("%v", err))
+		return
+	}
+	session, err := d.Gate.Admit(r.Context(), d.asks(v, q))
+	if err != nil {
+		refuse(w, http.StatusForbidden, fault.Of(err))
+		return
+	}
+	x := &exchange{door: d, visit: v, request: q, session: session}
+	why := error(nil)
+	defer func() { session.End(why) }()
+	why = x.forward(w, r)
+}
+
+// asks is the question to the gate. A stream is on record from its start to its end; of other requests the one record is
+// written with their status, before the answer goes out.
+func (d *Door) asks(v *Visit, q request.Request) gate.Request {
+	o := q.Object
+	req := gate.Request{Identity: v.User, Action: target.Action{Verb: q.Verb, Kube: &o, From: v.From},
+		Target: target.Target{Kind: target.Kube, ID: v.Cluster.Name, Name: v.Cluster.Name, Labels: v.Cluster.Labels}}
+	req.Start = d.event(v, q)
+	req.Start.Kind = ""
+	if q.Stream {
+		req.Start.Kind, req.End = event.SessionStart, event.SessionEnd
+	}
+	return req
+}
+
+func (d *Door) event(v *Visit, q request.Request) event.Event {
+	return event.Event{Kind: event.KubeRequest, Success: true, Session: &event.Session{Protocol: "kube"},
+		Action:   &event.Action{Verb: q.Verb, Path: q.Path},
+		Resource: &event.Resource{ResourceKind: kindOf(q.Object), ResourceName: nameOf(q.Object)}}
+}
+
+func kindOf(o target.KubeObject) string {
+	k := o.Resource
+	if o.Group != "" {
+		k += "." + o.Group
+	}
+	if o.Subresource != "" {
+		k += "/" + o.Subresource
+	}
+	return k
+}
+
+func nameOf(o target.KubeObject) string {
+	if o.Namespace != "" {
+		return o.Namespace + "/" + o.Name
+	}
+	return o.Name
+}
+
+// upgrades refuses an upgrade where none belongs, and a stream without one.
+func upgrades(r *http.Request, q request.Request) error {
+	asked := r.Header.Get("Upgrade") != ""
+	if asked && !q.Stream {
+		return errors.New("an upgrade of a request that is no stream")
+	}
+	if q.Stream && !asked {
+		return errors.New("a stream without an upgrade")
+	}
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
+		return errors.New("method " + r.Method)
+	}
+	return nil
+}
+
+// exchange is one request on its way.
+type exchange struct {
+	door    *Door
+	visit   *Visit
+	request request.Request
+	session *gate.Session
+}
+
+// forward sends the request as whom the decision names, and brings the answer back.
+func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
+	limits := x.session.Limits()
+	if strings.Contains(limits.KubeUsers, ",") {
+		f := fault.New(fault.Denied, "your roles let you be several Kubernetes users, and a request is one's").WithReason("kubernetes_users").
+			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
+		refuse(w, http.StatusForbidden, f)
+		return x.record(http.StatusForbidden, f.Text)
+	}
+	transport := x.visit.Server.Plain
+	if x.request.Stream {
+		transport = x.visit.Server.Upgrade
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	stop := context.AfterFunc(x.session.Context(), func() { cancel(context.Cause(x.session.Context())) })
+	defer stop()
+	p := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
+		Rewrite:        func(pr *httputil.ProxyRequest) { x.rewrite(pr, limits) },
+		ModifyResponse: x.answered,
+		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { x.failed(w, err) }}
+	p.ServeHTTP(w, r.WithContext(ctx))
+	return context.Cause(x.session.Context())
+}
+
+// rewrite makes the request the agent's own, as another: nothing of who the client says it is goes on. httputil took the
+// headers away that Connection names before this is called, so none that is set here can be named there.
+func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
+	out := pr.Out
+	out.URL.Scheme, out.URL.Host, out.Host = x.visit.Server.URL.Scheme, x.visit.Server.URL.Host, ""
+	base := strings.TrimSuffix(x.visit.Server.URL.EscapedPath(), "/")
+	out.URL.RawPath = base + x.request.Path
+	out.URL.Path = base + unescaped(x.request.Path)
+	for name := range out.Header {
+		if identityHeader(name) {
+			delete(out.Header, name)
+		}
+	}
+	dropTokens(out.Header)
+	if err := x.visit.Server.Authorize(out.Header); err != nil {
+		x.door.Log.Warn("no credentials for the cluster", "cluster", x.visit.Cluster.Name, "err", err)
+	}
+	out.Header.Set("Impersonate-User", limits.KubeUsers)
+	if limits.KubeGroups != "" {
+		out.Header["Impersonate-Group"] = strings.Split(limits.KubeGroups, ",")
+	}
+}
+
+// answered looks at an answer before any of it goes out.
+func (x *exchange) answered(res *http.Response) error {
+	if err := x.filter(res); err != nil {
+		_ = x.record(http.StatusForbidden, err.Error())
+		return err
+	}
+	if x.request.Stream {
+		if res.StatusCode == http.StatusSwitchingProtocols {
+			return nil // its start is on record
+		}
+		// What is not switched is an answer like others: httputil does not hand the connection over.
+	}
+	text := ""
+	if res.StatusCode >= 400 {
+		text = http.StatusText(res.StatusCode)
+	}
+	if err := x.record(res.StatusCode, text); err != nil {
+		return err
+	}
+	if res.Body != nil && !x.request.Stream {
+		res.Body = &cutBody{ReadCloser: res.Body, exchange: x, json: strings.HasPrefix(res.Header.Get("Content-Type"), "application/json")}
+	}
+	return nil
+}
+
+// record writes what became of the request.
+func (x *exchange) record(status int, message string) error {
+	ev := x.door.event(x.visit, x.request)
+	ev.Action.Status, ev.Success, ev.Message = status, status < 400, message
+	return x.session.Note(context.WithoutCancel(x.session.Context()), ev)
+}
+
+// failed tells the client why there is no answer.
+func (x *exchange) failed(w http.ResponseWriter, err error) {
+	if cause := context.Cause(x.session.Context()); cause != nil {
+		refuse(w, http.StatusForbidden, fault.Of(cause))
+		return
+	}
+	var f *fault.Error
+	if errors.As(err, &f) {
+		status := http.StatusInternalServerError
+		if f.Kind == fault.Denied {
+			status = http.StatusForbidden
+		} else if f.Kind == fault.Unavailable {
+			status = http.StatusServiceUnavailable
+		}
+		refuse(w, status, f)
+		return
+	}
+	x.door.Log.Info("no answer from the cluster", "cluster", x.visit.Cluster.Name, "err", err)
+	f = fault.New(fault.Unavailable, "the API server of cluster %q cannot be reached", x.visit.Cluster.Name).WithReason("cluster_unreachable").
+		WithFix("see whether it runs, and whether the agent reaches it")
+	_ = x.record(http.StatusBadGateway, f.Text)
+	refuse(w, http.StatusBadGateway, f)
+}
