@@ -211,8 +211,8 @@ func Run(ctx context.Context) (rows []Row, err error) {
 	return append(rows, r.mysql(ctx)...), nil
 }
 
-// begin starts an agent or a relay in a process of its own, and gives its address.
-func (r *run) begin(p place) string {
+// begin starts an agent or a relay in a process of its own, and gives its address and process.
+func (r *run) begin(p place) (string, int) {
 	self, err := os.Executable()
 	if err != nil {
 		r.Fatal(err)
@@ -243,7 +243,7 @@ func (r *run) begin(p place) string {
 	if err != nil {
 		r.Fatal("an agent or relay did not start: ", err)
 	}
-	return strings.TrimSpace(addr)
+	return strings.TrimSpace(addr), c.Process.Pid
 }
 
 // files writes a certificate's files into a directory of its own.
@@ -288,13 +288,19 @@ func (r *run) redis(ctx context.Context) []Row {
 	p := place{Protocol: target.Redis, Server: s.Addr, Client: client, Front: front, Dir: r.dir()}
 	copying := p
 	copying.Copy = true
-	addrs := map[string]string{"direct": s.Addr, "agent": r.begin(p), "relay": r.begin(copying)}
+	agent, agentPID := r.begin(p)
+	relay, relayPID := r.begin(copying)
+	addrs, pids := map[string]string{"direct": s.Addr, "agent": agent, "relay": relay}, map[string]int{"agent": agentPID, "relay": relayPID}
+	const commands = 500000
+	spent := map[string]time.Duration{}
 	var rows []Row
 	for _, test := range []string{"set", "get"} {
 		m := turns([]string{"agent", "relay", "direct"}, func(way string) float64 {
 			host, port, _ := net.SplitHostPort(addrs[way])
+			before := cpu(pids[way])
+			defer func() { spent[way] += cpu(pids[way]) - before }()
 			out, err := exec.CommandContext(ctx, "redis-benchmark", "-h", host, "-p", port, "--tls", "--cacert", filepath.Join(client, "ca.pem"),
-				"--cert", filepath.Join(client, "cert.pem"), "--key", filepath.Join(client, "key.pem"), "-t", test, "-n", "500000", "-r", "100000", "-P", "16", "-q").CombinedOutput()
+				"--cert", filepath.Join(client, "cert.pem"), "--key", filepath.Join(client, "key.pem"), "-t", test, "-n", strconv.Itoa(commands), "-r", "100000", "-P", "16", "-q").CombinedOutput()
 			found := perSecond.FindAllSubmatch(out, -1)
 			if err != nil || len(found) == 0 || strings.Contains(strings.ToLower(string(out)), "error") {
 				r.Fatalf("redis-benchmark: %v: %s", err, out)
@@ -305,7 +311,24 @@ func (r *run) redis(ctx context.Context) []Row {
 		rows = append(rows, Row{"redis-benchmark -P 16, 50 clients, " + test, fmt.Sprintf("%.0f/s", m["agent"]),
 			fmt.Sprintf("relay %.0f, direct %.0f", m["relay"], m["direct"]), fmt.Sprintf("%.2f of relay", m["agent"]/m["relay"]), "≥ 0.8 of relay"})
 	}
-	return rows
+	each := func(way string) float64 {
+		return float64(spent[way].Nanoseconds()) / 1000 / float64(2*Rounds*commands)
+	}
+	return append(rows, Row{"redis-benchmark -P 16, CPU of the process a command", fmt.Sprintf("%.2f µs", each("agent")), fmt.Sprintf("relay %.2f µs", each("relay")),
+		fmt.Sprintf("%.2f of relay", each("agent")/each("relay")), ""})
+}
+
+// cpu is the time that a process has had; 0 of none.
+func cpu(pid int) time.Duration {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(f[11])
+	system, _ := strconv.Atoi(f[12])
+	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 var seconds = regexp.MustCompile(`Average number of seconds to run all queries: ([0-9.]+) seconds`)
@@ -316,7 +339,8 @@ func (r *run) mysql(ctx context.Context) []Row {
 	s := mariadbserver.Start(r)
 	s.Exec(r, "create user bench@'%' require x509; grant all on *.* to bench@'%'")
 	client := r.files(s.Authority, s.Authority.Client("bench"))
-	addrs := map[string]string{"direct": s.Addr, "agent": r.begin(place{Protocol: target.MySQL, Clear: true, Server: s.Addr, Client: client, Front: client, Dir: r.dir()})}
+	agent, _ := r.begin(place{Protocol: target.MySQL, Clear: true, Server: s.Addr, Client: client, Front: client, Dir: r.dir()})
+	addrs := map[string]string{"direct": s.Addr, "agent": agent}
 	var rows []Row
 	const queries = 20000
 	for _, clients := range []int{1, 16} {

@@ -5,6 +5,7 @@ package database
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -185,6 +186,15 @@ func (s *Session) cut(why error) { s.main.Cut(why) }
 
 // Context ends when the session must; context.Cause then is a fault that says why.
 func (s *Session) Context() context.Context { return s.main.Context() }
+
+// Ended is why the session must end, fit to print, or nil while it lives.
+func (s *Session) Ended() error {
+	cause := context.Cause(s.Context())
+	if errors.Is(cause, context.Canceled) {
+		return fault.New(fault.Unavailable, "this agent is stopping").WithReason("stopping").WithFix("connect again")
+	}
+	return cause
+}
 
 // Touch says that the person did something.
 func (s *Session) Touch() { s.main.Touch() }

@@ -91,13 +91,24 @@ func appendNamed(b []byte, name, s string) []byte {
 	return appendText(b, s)
 }
 
-// appendText appends a string; what needs an escape goes the long way.
+// escapes are encoding/json's for bytes that statements are full of; 0 is a byte that stands for itself.
+var escapes = [127]byte{'"': '"', '\\': '\\', '\n': 'n', '\r': 'r', '\t': 't'}
+
+// appendText appends a string; what needs an escape of another kind goes the long way.
 func appendText(b []byte, s string) []byte {
+	start := len(b)
+	b = append(b, '"')
+	from := 0
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		c := s[i]
+		if c > '~' || c == '<' || c == '>' || c == '&' || c < ' ' && escapes[c] == 0 {
 			long, _ := json.Marshal(s) // a string always can be
-			return append(b, long...)
+			return append(b[:start], long...)
+		}
+		if e := escapes[c]; e != 0 {
+			b = append(append(append(b, s[from:i]...), '\\'), e)
+			from = i + 1
 		}
 	}
-	return append(append(append(b, '"'), s...), '"')
+	return append(append(b, s[from:]...), '"')
 }

@@ -86,8 +86,8 @@ func (e *Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) 
 		err = c.next()
 	}
 	if c.session != nil {
-		if cause := context.Cause(c.session.Context()); cause != nil {
-			err = cause
+		if why := c.session.Ended(); why != nil {
+			err = why
 		}
 	}
 	c.part(err)
@@ -172,6 +172,9 @@ func (c *conn) read() ([]byte, error) {
 		}
 		n, err := c.r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
+		if c.session != nil {
+			c.session.Touch()
+		}
 		if err != nil {
 			return nil, c.unasked(err)
 		}

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -352,6 +354,24 @@ func TestA78Secrets(t *testing.T) {
 		b, _ := bson.MarshalExtJSON(bson.M(ev), false, false)
 		if strings.Contains(string(b), "hunter2") {
 			t.Errorf("%s", b)
+		}
+	}
+}
+
+// TestShell is mongosh, of npm, where it is installed; nothing of Debian's brings it.
+func TestShell(t *testing.T) {
+	path, err := exec.LookPath("mongosh")
+	if err != nil {
+		t.Skip("mongosh is not installed: npm install -g mongosh")
+	}
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MongoDB)
+	for _, uri := range []string{"mongodb://" + addr + "/orders", "mongodb://alice:" + Password + "@" + addr + "/orders?authSource=admin", "mongodb://CN%3Dalice@" + addr + "/orders?authMechanism=MONGODB-X509"} {
+		cmd := exec.Command(path, "--quiet", "--norc", uri, "--eval", "db.t.insertOne({a: 1}); print('found', db.t.find().toArray().length > 0); try { db.getSiblingDB('secrets').t.findOne() } catch (e) { print(e.codeName) }")
+		cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "found true") || !strings.Contains(string(out), "Unauthorized") {
+			t.Errorf("%s: %v\n%s", uri, err, out)
 		}
 	}
 }

@@ -326,3 +326,48 @@ func TestA62Door(t *testing.T) {
 		t.Errorf("a login of 16 MiB: %q %v", rest, err)
 	}
 }
+
+// TestOnDemand is a user who is made for a session, with the roles that are granted, and disabled after the last one.
+func TestOnDemand(t *testing.T) {
+	w, s := world(t)
+	w.AdminUser = "maker"
+	s.Exec(t, "create user maker@'%' require subject '/CN=maker'; grant all on *.* to maker@'%' with grant option; create role readers; create role writers; grant select on orders.* to readers; grant insert on orders.* to writers;"+
+		"grant readers to maker@'%' with admin option; grant writers to maker@'%' with admin option; create user taken@'%'")
+	made := door.Role("made", nil, []string{"orders"})
+	made.Options.CreateDBUserMode, made.Allow.DBRoles = "keep", []string{"readers", "writers"}
+	w.Put(&made)
+	for _, name := range []string{"dora", "taken"} {
+		addr := w.Listen(door.User(name, "made"), target.MySQL)
+		first, err := cli(t, addr, name, "orders", "insert into t (name) values ('by "+name+"'); select current_user(), count(*) from t")
+		if name == "taken" {
+			if err == nil || !strings.Contains(first, "Sallyport did not make it") {
+				t.Fatal(first)
+			}
+			continue
+		}
+		if err != nil || first != "dora@%\t4" {
+			t.Fatal(first, err)
+		}
+		locked := "select json_value(priv, '$.account_locked') from mysql.global_priv where user = 'dora'"
+		for s.Exec(t, locked) != "1" { // it is disabled once the server is done with the session
+		}
+		if got := s.Exec(t, "select count(*) from mysql.roles_mapping where user = 'sallyport:dora'"); got != "0" {
+			t.Fatalf("%s roles are left", got)
+		}
+		made.Allow.DBRoles = []string{"readers"}
+		w.Put(&made)
+		live := open(t, addr, "dora", "orders", "")
+		if err := live.Ping(); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := cli(t, addr, "dora", "orders", "insert into t (name) values ('again')"); err == nil || !strings.Contains(out, "denied") {
+			t.Fatal(out)
+		}
+		if got := s.Exec(t, locked); got == "1" {
+			t.Fatal("the user is disabled while a session lives")
+		}
+		live.Close()
+		for s.Exec(t, locked) != "1" {
+		}
+	}
+}

@@ -57,6 +57,7 @@ func (c *conn) read(buf *[]byte) (command, error) {
 	}
 	n, _ := mysql.Header(h)
 	c.client.R.Discard(mysql.HeaderLen)
+	c.session.Touch()
 	if n == 0 {
 		return command{}, fault.New(fault.Invalid, "a command of no bytes")
 	}
@@ -130,6 +131,7 @@ func (c *conn) rest(w *bufio.Writer, cmd *command) error {
 				}
 			}
 			c.client.R.Discard(len(b))
+			c.session.Touch()
 			n -= len(b)
 		}
 		if !full {
@@ -284,7 +286,7 @@ func (c *conn) changeUser(cmd *command) error {
 	}
 	c.server.Busy.Store(true) // its watcher is to wake nobody
 	c.server.Close()
-	c.server, c.charset, c.user, c.db, c.prepared = next, l.Charset, l.User, l.Database, statements{}
+	c.server, c.user, c.db, c.prepared = next, l.User, l.Database, statements{}
 	next.Watch(func() { c.client.Conn.SetReadDeadline(time.Now()) })
 	st := c.named(cmd, c.user)
 	if err := c.record(st, ""); err != nil {

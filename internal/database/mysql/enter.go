@@ -26,16 +26,21 @@ func (c *conn) enter(ctx context.Context) error {
 		c.session, err = c.visit.Admit(ctx, l.User, l.Database)
 		err = refusedLogin(err)
 	}
+	if err == nil {
+		c.made, err = c.session.Enable(c.session.Context(), server.Maker{})
+		err = refusedLogin(err)
+	}
 	if err != nil {
 		s.Decline()
 		return err
 	}
 	ok, err := s.Login(c.session.Context(), c.visit, l)
+	c.made.Settled()
 	if err != nil {
 		s.Close()
 		return err
 	}
-	c.server, c.caps, c.charset, c.user, c.db = s, l.Capabilities, l.Charset, l.User, l.Database
+	c.server, c.caps, c.user, c.db = s, l.Capabilities, l.User, l.Database
 	s.Watch(func() { c.client.Conn.SetReadDeadline(time.Now()) })
 	return c.welcome(ok, fast)
 }

@@ -28,12 +28,12 @@ type conn struct {
 	client   *server.Side
 	server   *server.Server
 	caps     wire.Capability // what the client agreed to
-	charset  byte
 	user, db string
 	prepared statements
 	open     *statement // sent to the server and not on record yet
 	torn     bool       // part of a packet has gone to the client
-	skew     byte       // how many packets of this reply the client has not seen
+	made     *database.Made
+	skew     byte // how many packets of this reply the client has not seen
 }
 
 // Serve implements database.Engine.
@@ -64,14 +64,17 @@ func (c *conn) run() error {
 	})
 	defer stop()
 	err := c.commands()
-	if cause := context.Cause(ended); cause != nil {
-		return cause
+	if why := c.session.Ended(); why != nil {
+		return why
 	}
 	return err
 }
 
 // part tells the client why it ends, where it does not know, and puts down what is open.
 func (c *conn) part(err error) {
+	if c.server != nil {
+		c.server.Close()
+	}
 	if c.open != nil {
 		_ = c.record(c.open, "the connection ended before the server answered: "+reason(err))
 	}
@@ -82,8 +85,8 @@ func (c *conn) part(err error) {
 		}
 	}
 	c.client.Conn.Close()
-	if c.server != nil {
-		c.server.Close()
+	if c.made != nil {
+		_ = c.made.Over() // what cannot be disabled now is by the next session's end
 	}
 	if c.session != nil {
 		c.session.End(nil)

@@ -21,7 +21,6 @@ import (
 const (
 	loginTime   = 10 * time.Second // for a client's first command, and for a server's login
 	partingTime = 2 * time.Second  // for a client to take the error that ends its connection
-	recordTime  = 10 * time.Second
 	bufferSize  = 16 << 10
 	maxRefused  = 10 // logins that a connection may be refused
 )
@@ -63,8 +62,8 @@ func (Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) {
 	client.SetReadDeadline(time.Now().Add(loginTime))
 	err := c.commands()
 	if c.session != nil {
-		if cause := context.Cause(c.session.Context()); cause != nil {
-			err = cause
+		if why := c.session.Ended(); why != nil {
+			err = why
 		}
 	}
 	c.part(err)
@@ -195,6 +194,7 @@ func (c *conn) long(cmd *wire.Command, taken int) error {
 				}
 			}
 			k := min(rest, len(c.in))
+			c.session.Touch()
 			if err := c.up.send(c.in[:k]); err != nil {
 				return err
 			}
@@ -281,9 +281,8 @@ func (c *conn) record(text, failure string) error {
 }
 
 func record(s *database.Session, st database.Statement) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.Context()), recordTime)
-	defer cancel()
-	return s.Record(ctx, st)
+	// What the session has begun is recorded though it ends meanwhile.
+	return s.Record(context.WithoutCancel(s.Context()), st)
 }
 
 // local answers a command in the server's place.

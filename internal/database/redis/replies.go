@@ -16,6 +16,7 @@ import (
 const (
 	maxOpen     = 1 << 16
 	maxOpenText = 4 << 20
+	maxRoom     = 64 // commands for which room is kept
 )
 
 // entry is a command that awaits its reply.
@@ -36,6 +37,7 @@ type replies struct {
 	mu     sync.Mutex
 	more   *sync.Cond // news for who waits
 	queue  []entry    // guarded by mu, as all below
+	room   []entry    // of no length: where an empty queue begins again
 	text   int        // bytes of the queue's texts
 	subs   int        // channels and patterns that the client is subscribed to
 	torn   bool       // part of a reply has gone to the client
@@ -62,6 +64,10 @@ func (r *replies) expect(entries []entry) error {
 	}
 	for i := range entries {
 		r.text += len(entries[i].text)
+	}
+	if len(r.queue) == 0 && cap(r.room) < len(entries) && len(entries) <= maxRoom {
+		r.room = make([]entry, 0, 2*len(entries))
+		r.queue = r.room
 	}
 	r.queue = append(r.queue, entries...)
 	return nil
@@ -242,7 +248,7 @@ func (r *replies) popLocked() {
 	r.text -= len(r.queue[0].text)
 	r.queue[0] = entry{}
 	if r.queue = r.queue[1:]; len(r.queue) == 0 {
-		r.queue = nil
+		r.queue = r.room
 	}
 }
 

@@ -143,3 +143,13 @@ func ParsePrepared(b []byte) (Prepared, error) {
 	p := Prepared{ID: uint32(c.uint(4)), Columns: uint16(c.uint(2)), Params: uint16(c.uint(2))}
 	return p, c.err("prepared statement")
 }
+
+// FirstText is the first column of a row of text; NULL is "".
+func FirstText(row []byte) (string, error) {
+	c := cursor{b: row}
+	if len(row) > 0 && row[0] == 0xfb {
+		return "", nil
+	}
+	s := string(c.text())
+	return s, c.err("row")
+}

@@ -31,13 +31,14 @@ const host = "11111111-2222-4333-8444-555555555555"
 
 // World is a door with what it stands on.
 type World struct {
-	Servers *Servers
-	t       testing.TB
-	mirror  *snapshot.Mirror
-	spool   *spool.Spool
-	door    *database.Door
-	ctx     context.Context
-	running sync.WaitGroup
+	Servers   *Servers
+	AdminUser string // of the database
+	t         testing.TB
+	mirror    *snapshot.Mirror
+	spool     *spool.Spool
+	door      *database.Door
+	ctx       context.Context
+	running   sync.WaitGroup
 
 	mu  sync.Mutex
 	rev uint64 // guarded by mu
@@ -163,7 +164,7 @@ func User(name string, roles ...string) *identity.User {
 // Visit is such a user's connection to a database.
 func (w *World) Visit(who *identity.User, p target.Protocol) database.Visit {
 	return database.Visit{User: who, From: netip.MustParseAddr("10.0.0.1"),
-		Database: &target.DatabaseServer{Name: "orders", Protocol: p, Labels: map[string]string{"env": "test"}, URI: w.Servers.Addr}}
+		Database: &target.DatabaseServer{Name: "orders", Protocol: p, Labels: map[string]string{"env": "test"}, URI: w.Servers.Addr, AdminUser: w.AdminUser}}
 }
 
 // Listen serves a user's connections on loopback, TLS ended, until the test is over; it gives the address.
