@@ -37,6 +37,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", doors.Serve())
 		os.Exit(1)
 	}
+	if os.Getenv(pathEnv) != "" {
+		fmt.Fprintln(os.Stderr, "bench:", serveLink())
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := errors.Join(quietShell(), run(ctx)); err != nil {
@@ -62,6 +66,17 @@ func run(ctx context.Context) error {
 		for _, r := range got {
 			rows = append(rows, row{r.What, r.Value, r.Beside, r.Ratio, r.Goal})
 		}
+		if len(os.Args) == 2 {
+			print(rows)
+			return nil
+		}
+	}
+	if len(os.Args) == 1 || slices.Contains(os.Args[1:], "path") {
+		got, err := wholePath(ctx, bin)
+		if err != nil {
+			return fmt.Errorf("path: %w", err)
+		}
+		rows = append(rows, got...)
 		if len(os.Args) == 2 {
 			print(rows)
 			return nil
