@@ -183,11 +183,8 @@ func cmdSQL(ts *testscript.TestScript, _ bool, args []string) {
 // line to it; gone NAME TEXT waits at most a second until it ended, with a text in what it printed.
 func cmdOpen(ts *testscript.TestScript, _ bool, args []string) {
 	cmd := exec.Command(programPath(ts, args[1]), args[2:]...)
-	if path, err := exec.LookPath(args[1]); err == nil && args[1] != "tsh" {
-		cmd.Path = path
-	}
 	cmd.Dir = ts.Getenv("WORK")
-	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "TSH_DMI_DIR", "PATH", "LANG", "USER"} {
+	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "TSH_DMI_DIR", "PATH", "LANG", "USER", "KUBECONFIG"} {
 		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
 	}
 	in, err := cmd.StdinPipe()

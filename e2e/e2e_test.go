@@ -87,7 +87,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "boot": cmdBoot, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
 			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground, "chip": cmdChip,
-			"database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "printed": cmdPrinted,
+			"kube": cmdKube, "database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "printed": cmdPrinted,
 			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin, "disk": cmdDisk,
 		},
 		Condition: func(c string) (bool, error) {

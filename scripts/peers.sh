@@ -24,6 +24,7 @@ need redis-benchmark redis-tools
 need wine wine
 need x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
 need pgcli pgcli
+need etcd etcd-server
 need java default-jdk-headless
 need node nodejs
 need npm npm
@@ -35,6 +36,7 @@ fi
 # Clients that are no packages of Debian's: node-postgres and mongosh.
 clients() {
   [ "$what" = quickstart ] && return 0
+  "$(dirname "$0")"/kube.sh || return 1
   dir=$(dirname "$0")/../test/clients
   [ -x "$dir/node_modules/.bin/mongosh" ] && return 0
   echo "installing the clients of test/clients"

@@ -39,3 +39,22 @@ func TestHold(t *testing.T) {
 		}
 	}
 }
+
+// TestLatency is the row of that name alone.
+func TestLatency(t *testing.T) {
+	if os.Getenv("BENCH_LATENCY") == "" {
+		t.Skip("BENCH_LATENCY is not set")
+	}
+	b, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	for range 3 {
+		rows, err := b.latency(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(rows)
+	}
+}

@@ -97,6 +97,9 @@ func notGranted(in Input) (cause, fix string) {
 	case target.Administration:
 		return fmt.Sprintf("none of the roles of %s has a rule for %s on %s", in.Identity.Name, in.Action.Verb, in.Target.Name), ""
 	}
+	if o := in.Action.Kube; in.Target.Kind == target.Kube && o != nil {
+		return fmt.Sprintf("none of the roles of %s grants %s of %s", in.Identity.Name, in.Action.Verb, o), ask
+	}
 	if in.Target.Kind == target.Database && in.Action.DBUser != "" {
 		what := fmt.Sprintf("database user %q", in.Action.DBUser)
 		if in.Action.DBName != "" {

@@ -26,7 +26,8 @@ func (x *exchange) filter(res *http.Response) error {
 			WithCause("content type %q", fault.Plain(res.Header.Get("Content-Type")))
 	}
 	if x.request.Verb == "watch" {
-		res.Body = x.filterWatch(res.Body)
+		res.Body, res.ContentLength = x.filterWatch(res.Body), -1
+		res.Header.Del("Content-Length")
 		return nil
 	}
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxFiltered+1))

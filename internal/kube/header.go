@@ -2,12 +2,14 @@ package kube
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/textproto"
 	"net/url"
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // identityHeader reports whether a header could say who somebody is, to the API server or to a front of it: by any of the
@@ -81,8 +83,16 @@ func statusOf(code int, f *fault.Error) status {
 	return status{Kind: "Status", APIVersion: "v1", Metadata: map[string]any{}, Status: "Failure", Message: fault.Plain(text), Reason: reason, Code: code}
 }
 
-// refuse answers with a Status, which kubectl prints.
-func refuse(w http.ResponseWriter, code int, f *fault.Error) {
+// refuse answers with a Status, which kubectl prints; what is about no resource, as plain text, for of answers to discovery
+// clients read nothing else.
+func refuse(w http.ResponseWriter, o target.KubeObject, code int, f *fault.Error) {
+	if o.Resource == "" {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, statusOf(code, f).Message)
+		return
+	}
 	raw, err := json.Marshal(statusOf(code, f))
 	if err != nil {
 		http.Error(w, "internal", http.StatusInternalServerError)

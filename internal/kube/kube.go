@@ -110,12 +110,12 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		q = request.Request{Verb: strings.ToLower(r.Method), Object: target.KubeObject{Path: r.URL.EscapedPath()}}
-		refuse(w, http.StatusBadRequest, fault.New(fault.Invalid, "the request was not taken").WithReason("bad_request").WithCause("%v", err))
+		refuse(w, q.Object, http.StatusBadRequest, fault.New(fault.Invalid, "the request was not taken").WithReason("bad_request").WithCause("%v", err))
 		return
 	}
 	session, err := d.Gate.Admit(r.Context(), d.asks(v, q))
 	if err != nil {
-		refuse(w, http.StatusForbidden, fault.Of(err))
+		refuse(w, q.Object, http.StatusForbidden, fault.Of(err))
 		return
 	}
 	x := &exchange{door: d, visit: v, request: q, session: session}
@@ -191,7 +191,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	if strings.Contains(limits.KubeUsers, ",") {
 		f := fault.New(fault.Denied, "your roles let you be several Kubernetes users, and a request is one's").WithReason("kubernetes_users").
 			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
-		refuse(w, http.StatusForbidden, f)
+		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
 	}
 	transport := x.visit.Server.Plain
@@ -268,7 +268,7 @@ func (x *exchange) record(status int, message string) error {
 // failed tells the client why there is no answer.
 func (x *exchange) failed(w http.ResponseWriter, err error) {
 	if cause := context.Cause(x.session.Context()); cause != nil {
-		refuse(w, http.StatusForbidden, fault.Of(cause))
+		refuse(w, x.request.Object, http.StatusForbidden, fault.Of(cause))
 		return
 	}
 	var f *fault.Error
@@ -279,12 +279,12 @@ func (x *exchange) failed(w http.ResponseWriter, err error) {
 		} else if f.Kind == fault.Unavailable {
 			status = http.StatusServiceUnavailable
 		}
-		refuse(w, status, f)
+		refuse(w, x.request.Object, status, f)
 		return
 	}
 	x.door.Log.Info("no answer from the cluster", "cluster", x.visit.Cluster.Name, "err", err)
 	f = fault.New(fault.Unavailable, "the API server of cluster %q cannot be reached", x.visit.Cluster.Name).WithReason("cluster_unreachable").
 		WithFix("see whether it runs, and whether the agent reaches it")
 	_ = x.record(http.StatusBadGateway, f.Text)
-	refuse(w, http.StatusBadGateway, f)
+	refuse(w, x.request.Object, http.StatusBadGateway, f)
 }

@@ -108,6 +108,9 @@ func (e *Engine) visit(client net.Conn, v *database.Visit, sess *database.Sessio
 	up, err := upstream.Connect(ctx, v, ask.session())
 	made.Settled()
 	if err != nil {
+		if sess.Context().Err() != nil {
+			err = context.Cause(sess.Context()) // that is why
+		}
 		farewell(client, fatal(err, true))
 		return err
 	}
