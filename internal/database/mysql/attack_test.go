@@ -260,7 +260,7 @@ func TestA78Secrets(t *testing.T) {
 
 // TestRefusalsLeaveTheServer is that people who are refused do not use up the server's patience with the agent.
 func TestRefusalsLeaveTheServer(t *testing.T) {
-	w, _ := world(t, "--max-connect-errors=3")
+	w, s := world(t)
 	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
 	for range 10 {
 		if out, _ := cli(t, addr, "root", "orders", "select 1"); !strings.Contains(out, "ERROR 1045") {
@@ -275,6 +275,10 @@ func TestRefusalsLeaveTheServer(t *testing.T) {
 	}
 	if out, err := cli(t, addr, "alice", "orders", "select 1"); err != nil || out != "1" {
 		t.Fatal(out)
+	}
+	// From loopback max_connect_errors does not bite; what it counts does show.
+	if got := strings.Fields(s.Exec(t, "show global status like 'Aborted_connects_preauth'")); got[1] != "0" {
+		t.Fatalf("%s handshakes were broken off", got[1])
 	}
 }
 
