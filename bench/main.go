@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/bench/doors"
+	"github.com/sallyport/sallyport/bench/path"
 	"github.com/sallyport/sallyport/bench/postgres"
 )
 
@@ -37,8 +38,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", doors.Serve())
 		os.Exit(1)
 	}
-	if os.Getenv(pathEnv) != "" {
-		fmt.Fprintln(os.Stderr, "bench:", serveLink())
+	if os.Getenv(path.Env) != "" {
+		fmt.Fprintln(os.Stderr, "bench:", path.Serve())
 		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -50,50 +51,20 @@ func main() {
 }
 
 // row is a line of the table.
-type row struct{ what, value, beside, ratio, goal string }
+type row struct{ What, Value, Beside, Ratio, Goal string }
 
 func run(ctx context.Context) error {
 	bin, err := filepath.Abs("bin")
 	if err != nil {
 		return err
 	}
-	var rows []row
-	if len(os.Args) == 1 || slices.Contains(os.Args[1:], "postgres") {
-		got, err := postgres.Run(ctx)
-		if err != nil {
-			return fmt.Errorf("postgres: %w", err)
-		}
-		for _, r := range got {
-			rows = append(rows, row{r.What, r.Value, r.Beside, r.Ratio, r.Goal})
-		}
-		if len(os.Args) == 2 {
-			print(rows)
-			return nil
-		}
+	rows, err := doorRows(ctx, bin)
+	if err != nil {
+		return err
 	}
-	if len(os.Args) == 1 || slices.Contains(os.Args[1:], "path") {
-		got, err := wholePath(ctx, bin)
-		if err != nil {
-			return fmt.Errorf("path: %w", err)
-		}
-		rows = append(rows, got...)
-		if len(os.Args) == 2 {
-			print(rows)
-			return nil
-		}
-	}
-	if len(os.Args) == 1 || slices.Contains(os.Args[1:], "doors") {
-		got, err := doors.Run(ctx)
-		if err != nil {
-			return fmt.Errorf("doors: %w", err)
-		}
-		for _, r := range got {
-			rows = append(rows, row{r.What, r.Value, r.Beside, r.Ratio, r.Goal})
-		}
-		if len(os.Args) == 2 {
-			print(rows)
-			return nil
-		}
+	if len(os.Args) == 2 && len(rows) > 0 {
+		print(rows)
+		return nil
 	}
 	w, err := newWorld(ctx, bin)
 	if err != nil {
@@ -118,12 +89,56 @@ func run(ctx context.Context) error {
 	return nil
 }
 
+// doorRows are the figures of databases, each with servers of its own.
+func doorRows(ctx context.Context, bin string) ([]row, error) {
+	var rows []row
+	wanted := func(name string) bool { return len(os.Args) == 1 || slices.Contains(os.Args[1:], name) }
+	if wanted("postgres") {
+		got, err := postgres.Run(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("postgres: %w", err)
+		}
+		for _, r := range got {
+			rows = append(rows, row(r))
+		}
+	}
+	if wanted("doors") {
+		got, err := doors.Run(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("doors: %w", err)
+		}
+		for _, r := range got {
+			rows = append(rows, row(r))
+		}
+	}
+	if !wanted("path") {
+		return rows, nil
+	}
+	w, err := newWorld(ctx, bin)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	out, err := os.ReadFile(filepath.Join(w.dir, "data.out"))
+	if err != nil {
+		return nil, err
+	}
+	got, err := path.Run(ctx, path.World{Dir: w.dir, Bin: bin, Env: w.env, Out: string(out), Run: w.run})
+	if err != nil {
+		return nil, fmt.Errorf("path: %w", err)
+	}
+	for _, r := range got {
+		rows = append(rows, row(r))
+	}
+	return rows, nil
+}
+
 func print(rows []row) {
 	fmt.Printf("Machine: %s, %d cores, %s/%s, %s\n\n", cpu(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	fmt.Println("| what | median | beside | ratio | goal |")
 	fmt.Println("|---|---|---|---|---|")
 	for _, r := range rows {
-		fmt.Printf("| %s | %s | %s | %s | %s |\n", r.what, r.value, r.beside, r.ratio, r.goal)
+		fmt.Printf("| %s | %s | %s | %s | %s |\n", r.What, r.Value, r.Beside, r.Ratio, r.Goal)
 	}
 }
 

@@ -123,7 +123,7 @@ func (e *Entry) config() *tls.Config {
 		users.AddCert(c)
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: append(slices.Clone(e.Protocols), tunnel.ALPNMux), SessionTicketsDisabled: true,
+		MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true, NextProtos: append(slices.Clone(e.Protocols), tunnel.ALPNMux), SessionTicketsDisabled: true,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: users, Time: e.Now,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if c := e.Certificate(); c != nil {

@@ -96,7 +96,14 @@ func newPlace(t *testing.T, answer http.HandlerFunc, rules ...role.KubeResource)
 		_ = a.SetDeadline(time.Now().Add(10 * time.Second))
 		return a
 	}
-	t.Cleanup(func() { cancel(); p.server.CloseClientConnections(); p.door.Close(); wg.Wait(); p.server.Close(); up.Close() })
+	t.Cleanup(func() {
+		cancel()
+		p.server.CloseClientConnections()
+		p.door.Close()
+		wg.Wait()
+		p.server.Close()
+		up.Close()
+	})
 	return p
 }
 

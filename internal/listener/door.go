@@ -30,7 +30,13 @@ type guard func(net.Conn) (net.Conn, error)
 // entryTime bounds what a local client has to say before it is let in, and reaching the resource.
 const entryTime = 15 * time.Second
 
-func (s Spec) key() string { return string(s.Role) + "\x00" + s.Resource }
+func (s Spec) key() string {
+	kind := "port"
+	if s.Socket != "" {
+		kind = "socket"
+	}
+	return s.Cluster + "\x00" + string(s.Role) + "\x00" + s.Resource + "\x00" + kind
+}
 
 // openDoor opens a door, or finds it open; one that is there for something else is closed first.
 func (l *Listener) openDoor(ctx context.Context, s Spec) (Spec, error) {

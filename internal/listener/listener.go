@@ -27,6 +27,7 @@ const idleTime = time.Hour
 // Spec describes a door. Socket is the path of a unix socket; where it is empty, Port is a port on 127.0.0.1, 0 for any
 // that is free.
 type Spec struct {
+	Cluster  string            `json:"cluster"` // whose login is used
 	Role     identity.HostRole `json:"role"`
 	Resource string            `json:"resource"`
 	Protocol target.Protocol   `json:"protocol,omitempty"`
@@ -51,10 +52,11 @@ type Login struct {
 	Streams func(ctx context.Context, role identity.HostRole, resource string) (*tunnel.Tunnel, error)
 }
 
-// Config is what a listener runs with. Login reads the current login, or says what to do about there being none.
+// Config is what a listener runs with. Login reads the login to a cluster as it is now, or says what to do about there being
+// none.
 type Config struct {
 	Home  string
-	Login func() (Login, error)
+	Login func(cluster string) (Login, error)
 	Idle  time.Duration // 0: an hour
 }
 
@@ -66,7 +68,7 @@ type Listener struct {
 	cancel  context.CancelFunc
 
 	mu     sync.Mutex
-	doors  map[string]*door      // guarded by mu: by role and resource
+	doors  map[string]*door      // guarded by mu: by cluster, role and resource
 	muxes  map[string]*mux       // guarded by mu: by login, role and resource
 	open   int                   // guarded by mu: local connections
 	active time.Time             // guarded by mu: when the last one ended

@@ -68,7 +68,10 @@ func (f *far) streams(_ context.Context, _ identity.HostRole, _ string) (*tunnel
 	return tunnel.Client(a)
 }
 
-func (f *far) Login() (Login, error) {
+func (f *far) Login(cluster string) (Login, error) {
+	if cluster == "elsewhere.org" {
+		return Login{}, fault.New(fault.Unauthenticated, "not logged in to elsewhere.org")
+	}
 	if e := f.err.Load(); e != nil {
 		return Login{}, e
 	}
@@ -410,6 +413,21 @@ func TestRefusals(t *testing.T) {
 	var status struct{ Kind, Message string }
 	if err := json.NewDecoder(res.Body).Decode(&status); err != nil || res.StatusCode != 503 || status.Kind != "Status" || !strings.Contains(status.Message, "the login has expired") {
 		t.Errorf("%d %+v %v", res.StatusCode, status, err)
+	}
+}
+
+// TestClusters: a door keeps to the cluster that it was opened for, whatever login is the current one.
+func TestClusters(t *testing.T) {
+	r := run(t, 0)
+	here := r.open(Spec{Cluster: "example.com", Resource: "orders", Protocol: target.Redis, Socket: filepath.Join(r.Home, "run", "a")})
+	there := r.open(Spec{Cluster: "elsewhere.org", Resource: "orders", Protocol: target.Redis, Socket: filepath.Join(r.Home, "run", "b")})
+	if err := echo(t, unixDial(t, here.Socket)); err != nil {
+		t.Error(err)
+	}
+	c := unixDial(t, there.Socket)
+	defer c.Close()
+	if said, _ := io.ReadAll(c); !bytes.Contains(said, []byte("not logged in to elsewhere.org")) {
+		t.Errorf("%q", said)
 	}
 }
 

@@ -31,11 +31,11 @@ func (m *mux) close() {
 
 // stream opens one stream to a door's resource with the login as it is now.
 func (l *Listener) stream(ctx context.Context, s Spec) (net.Conn, error) {
-	login, err := l.Login()
+	login, err := l.Login(s.Cluster)
 	if err != nil {
 		return nil, err
 	}
-	key := login.ID + "\x00" + string(s.Role) + "\x00" + s.Resource
+	key := s.Cluster + "\x00" + login.ID + "\x00" + string(s.Role) + "\x00" + s.Resource
 	l.mu.Lock()
 	m := l.muxes[key]
 	if m == nil {

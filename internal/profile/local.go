@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 )
 
-// LocalDir is where the certificates of local ports lie.
-func (h *Home) LocalDir() string { return filepath.Join(h.dir, "local") }
+// LocalDir is where the certificates of local ports to a cluster lie.
+func (h *Home) LocalDir(p *Profile) string { return filepath.Join(h.dir, "local", safe(p.Cluster)) }
 
 // longestSocket is how long a unix socket's path may be on every system (macOS has 104 bytes, with the zero).
 const longestSocket = 103

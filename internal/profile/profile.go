@@ -10,7 +10,7 @@
 //	TSH_HOME/keys/CLUSTER/authority.pem   the cluster's authority
 //	TSH_HOME/db/CLUSTER/NAME.json         what was chosen for a database
 //	TSH_HOME/kube/CLUSTER/NAME.json       what was chosen for a Kubernetes cluster
-//	TSH_HOME/local/                certificates that are good towards this user's local ports alone
+//	TSH_HOME/local/CLUSTER/        certificates that are good towards this user's local ports alone
 //	TSH_HOME/run/                  sockets of local doors
 //	TSH_HOME/listener.*            the background process that opens them
 //	TSH_HOME/device/CLUSTER/       device keys, kept by a logout
@@ -301,7 +301,7 @@ func (h *Home) Logout(p *Profile) error {
 			return err
 		}
 	}
-	for _, dir := range []string{h.LocalDir(), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "db", safe(p.Cluster)), filepath.Join(h.dir, "kube", safe(p.Cluster))} {
+	for _, dir := range []string{h.LocalDir(p), filepath.Join(h.dir, "run"), filepath.Join(h.dir, "db", safe(p.Cluster)), filepath.Join(h.dir, "kube", safe(p.Cluster))} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}

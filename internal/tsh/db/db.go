@@ -144,7 +144,7 @@ var sockets = map[target.Protocol]string{target.PostgreSQL: ".s.PGSQL.5432", tar
 
 // spec is the door of a choice: a socket where this system's clients can use one, else a port.
 func spec(s *tool.State, c choice) listener.Spec {
-	d := listener.Spec{Role: identity.RoleDB, Resource: c.Name, Protocol: c.Protocol, DBUser: c.DBUser, DBName: c.DBName, Home: s.Home.LocalDir()}
+	d := listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleDB, Resource: c.Name, Protocol: c.Protocol, DBUser: c.DBUser, DBName: c.DBName, Home: s.Home.LocalDir(s.Profile)}
 	if c.Port == 0 && runtime.GOOS != "windows" {
 		d.Socket = s.Home.Socket(s.Profile, kind, c.Name, sockets[c.Protocol])
 	}

@@ -76,7 +76,7 @@ func (a commands) lsCommand() *cobra.Command {
 
 // spec is the door of a choice: always a port, for kubectl knows no sockets.
 func spec(s *tool.State, c choice) listener.Spec {
-	return listener.Spec{Role: identity.RoleKube, Resource: c.Name, Port: c.Port, Home: s.Home.LocalDir()}
+	return listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleKube, Resource: c.Name, Port: c.Port, Home: s.Home.LocalDir(s.Profile)}
 }
 
 func (a commands) loginCommand() *cobra.Command {
@@ -135,7 +135,7 @@ func (a commands) entry(s *tool.State, c choice) (kubeconfig.Entry, error) {
 	if err != nil {
 		return kubeconfig.Entry{}, err
 	}
-	return kubeconfig.Entry{Name: contextName(s, c.Name), Server: fmt.Sprintf("https://127.0.0.1:%d", c.Port), CAFile: listener.FilesOf(s.Home.LocalDir()).CA,
+	return kubeconfig.Entry{Name: contextName(s, c.Name), Server: fmt.Sprintf("https://127.0.0.1:%d", c.Port), CAFile: listener.FilesOf(s.Home.LocalDir(s.Profile)).CA,
 		Command: self, Args: []string{"kube", "credentials", "--kube-cluster=" + c.Name, "--proxy=" + s.Profile.Proxy}, Env: map[string]string{"TSH_HOME": s.Home.Dir()}}, nil
 }
 
@@ -244,7 +244,7 @@ func (a commands) credentials(ctx context.Context, name, proxy string) error {
 	if _, err := a.Listener(s).Open(ctx, spec(s, c)); err != nil {
 		return err
 	}
-	f := listener.FilesOf(s.Home.LocalDir())
+	f := listener.FilesOf(s.Home.LocalDir(s.Profile))
 	cert, err := os.ReadFile(f.Cert)
 	if err != nil {
 		return err
@@ -267,7 +267,7 @@ func Proxy(t *tool.Tool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.Listener(s).Open(cmd.Context(), listener.Spec{Role: identity.RoleKube, Resource: args[0], Port: port, Home: s.Home.LocalDir()})
+			d, err := a.Listener(s).Open(cmd.Context(), listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleKube, Resource: args[0], Port: port, Home: s.Home.LocalDir(s.Profile)})
 			if err != nil {
 				return err
 			}
@@ -278,7 +278,7 @@ func Proxy(t *tool.Tool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := filepath.Join(s.Home.LocalDir(), "kubeconfig-"+args[0])
+			path := filepath.Join(s.Home.LocalDir(s.Profile), "kubeconfig-"+args[0])
 			if err := kubeconfig.Put(path, e); err != nil {
 				return err
 			}

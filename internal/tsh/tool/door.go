@@ -52,9 +52,9 @@ func (t *Tool) ListenerCommand() *cobra.Command {
 		}}
 }
 
-// doorLogin is the login as it is now, for the listener.
-func (t *Tool) doorLogin() (listener.Login, error) {
-	s, err := t.Read()
+// doorLogin is the login to a cluster as it is now, for the listener.
+func (t *Tool) doorLogin(cluster string) (listener.Login, error) {
+	s, err := t.ReadCluster(cluster)
 	if err != nil {
 		return listener.Login{}, err
 	}

@@ -68,8 +68,21 @@ func (t *Tool) Read() (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &State{Home: home}
-	if s.Profile, err = home.Current(); err != nil {
+	return t.read(home, home.Current)
+}
+
+// ReadCluster is Read for a cluster that may not be the current one.
+func (t *Tool) ReadCluster(cluster string) (*State, error) {
+	home, err := profile.Open(t.Env)
+	if err != nil {
+		return nil, err
+	}
+	return t.read(home, func() (*profile.Profile, error) { return home.Profile(cluster) })
+}
+
+func (t *Tool) read(home *profile.Home, which func() (*profile.Profile, error)) (*State, error) {
+	s, err := &State{Home: home}, error(nil)
+	if s.Profile, err = which(); err != nil {
 		return s, err
 	}
 	authority, err := s.Profile.Certificate()

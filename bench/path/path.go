@@ -1,4 +1,5 @@
-package main
+// Package path measures a database through all that is between a person and its server: listener, proxy, tunnel and agent.
+package path
 
 import (
 	"bytes"
@@ -23,8 +24,8 @@ import (
 	"github.com/sallyport/sallyport/internal/peer/pgserver"
 )
 
-// pathEnv holds, in a process of the bench's own, which link of the chain it is.
-const pathEnv = "SALLYPORT_BENCH_LINK"
+// Env holds, in a process of the bench's own, which link of the chain it is.
+const Env = "SALLYPORT_BENCH_LINK"
 
 // link is one copying relay of a chain: clear in and TLS out, bytes as they are, or TLS in and PostgreSQL's TLS out.
 type link struct {
@@ -33,10 +34,10 @@ type link struct {
 	Server, ServerKey   string // what an agent shows to the link before it
 }
 
-// serveLink copies until the process is killed.
-func serveLink() error {
+// Serve copies until the process is killed.
+func Serve() error {
 	var l link
-	if err := json.Unmarshal([]byte(os.Getenv(pathEnv)), &l); err != nil {
+	if err := json.Unmarshal([]byte(os.Getenv(Env)), &l); err != nil {
 		return err
 	}
 	in, err := net.Listen("tcp", l.Addr)
@@ -70,7 +71,12 @@ func serveLink() error {
 		if err != nil {
 			return err
 		}
-		go func() {
+		go l.carry(c, conf, shown)
+	}
+}
+
+// carry joins one connection with the next link.
+func (l link) carry(c net.Conn, conf *tls.Config, shown tls.Certificate) {
 			defer c.Close()
 			up, err := net.Dial("tcp", l.Next)
 			if err != nil {
@@ -98,36 +104,44 @@ func serveLink() error {
 				})
 			}
 			both.Wait()
-		}()
-	}
+}
+
+// Row is a line of the table.
+type Row struct{ What, Value, Beside, Ratio, Goal string }
+
+// World is a running cluster with a database agent: its directory, where the programs are, their environment, and how to
+// run one of them.
+type World struct {
+	Dir, Bin string
+	Env      []string
+	Out      string // what the server printed
+	Run      func(ctx context.Context, input, name string, args ...string) error
 }
 
 // path is a cluster with a database, and a chain of relays to the same server.
 type path struct {
-	*world
+	World
 	pg    *pgserver.Server
 	chain string
+	later []func()
 }
 
-// wholePath measures pgbench through listener, proxy, tunnel and agent, beside a chain of as many relays that copy.
-func wholePath(ctx context.Context, bin string) ([]row, error) {
-	p := &path{}
-	defer func() {
-		if p.world != nil {
-			p.world.close()
-		}
-		if p.pg != nil {
-			p.pg.Stop()
-		}
-	}()
+const password = "correct horse battery\n"
+
+// Run measures pgbench through listener, proxy, tunnel and agent, beside a chain of as many relays that copy.
+func Run(ctx context.Context, w World) ([]Row, error) {
+	p := &path{World: w}
 	var err error
 	if p.pg, err = pgserver.Start("max_connections = 200"); err != nil {
 		return nil, err
 	}
+	defer p.pg.Stop()
+	defer func() {
+		for _, f := range p.later {
+			f()
+		}
+	}()
 	if _, err := p.pg.Admin("postgres", "CREATE ROLE bench LOGIN; CREATE DATABASE bench OWNER bench;"); err != nil {
-		return nil, err
-	}
-	if p.world, err = newWorld(ctx, bin); err != nil {
 		return nil, err
 	}
 	if err := p.open(ctx); err != nil {
@@ -149,7 +163,7 @@ func (p *path) open(ctx context.Context) error {
 	if _, err := p.pg.Admin("postgres", "ALTER ROLE bench PASSWORD 'bench'"); err != nil {
 		return err
 	}
-	passwords := filepath.Join(p.dir, "passwords")
+	passwords := filepath.Join(p.Dir, "passwords")
 	if err := os.WriteFile(passwords, []byte("bench:bench\n"), 0o600); err != nil {
 		return err
 	}
@@ -157,7 +171,7 @@ func (p *path) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	authority := filepath.Join(p.dir, "pg-ca.pem")
+	authority := filepath.Join(p.Dir, "pg-ca.pem")
 	if err := os.WriteFile(authority, pem, 0o600); err != nil {
 		return err
 	}
@@ -169,26 +183,22 @@ func (p *path) open(ctx context.Context) error {
 		"role.yaml": "kind: role\nversion: v7\nmetadata: {name: bench}\nspec: {allow: {db_labels: {\"*\": \"*\"}, db_users: [bench], db_names: [\"*\"]}}\n",
 	}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(p.Dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
-		if err := p.run(ctx, "", "tctl", "create", filepath.Join(p.dir, name)); err != nil {
+		if err := p.Run(ctx, "", "tctl", "create", filepath.Join(p.Dir, name)); err != nil {
 			return err
 		}
 	}
-	if err := p.run(ctx, password, "tctl", "users", "add", "bench", "--roles=bench", "--password-file=-"); err != nil {
+	if err := p.Run(ctx, password, "tctl", "users", "add", "bench", "--roles=bench", "--password-file=-"); err != nil {
 		return err
 	}
-	out, err := os.ReadFile(filepath.Join(p.dir, "data.out"))
-	if err != nil {
-		return err
-	}
-	pin, proxy := regexp.MustCompile(`CA pin +(\S+)`).FindSubmatch(out), regexp.MustCompile(`people type ([^)]+)\)`).FindSubmatch(out)
-	if err := p.run(ctx, password, "tsh", "login", "--proxy="+string(proxy[1]), "--ca-pin="+string(pin[1]), "--user=bench"); err != nil {
+	pin, proxy := regexp.MustCompile(`CA pin +(\S+)`).FindStringSubmatch(p.Out), regexp.MustCompile(`people type ([^)]+)\)`).FindStringSubmatch(p.Out)
+	if err := p.Run(ctx, password, "tsh", "login", "--proxy="+proxy[1], "--ca-pin="+pin[1], "--user=bench"); err != nil {
 		return err
 	}
 	for range 100 {
-		if err = p.run(ctx, "", "tsh", "db", "login", "bench", "--db-user=bench", "--db-name="+pgserver.ScramDatabase); err == nil {
+		if err = p.Run(ctx, "", "tsh", "db", "login", "bench", "--db-user=bench", "--db-name="+pgserver.ScramDatabase); err == nil {
 			return nil
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -220,7 +230,7 @@ func (p *path) relays() error {
 			return err
 		}
 		c := exec.Command(self)
-		c.Env = append(os.Environ(), pathEnv+"="+string(raw))
+		c.Env = append(os.Environ(), Env+"="+string(raw))
 		c.Stderr = os.Stderr
 		in, err := c.StdinPipe()
 		if err != nil {
@@ -251,10 +261,10 @@ func (p *path) pgbench(ctx context.Context, clients int, env ...string) (float64
 }
 
 // measure takes turns between the two ways.
-func (p *path) measure(ctx context.Context) ([]row, error) {
+func (p *path) measure(ctx context.Context) ([]Row, error) {
 	var out bytes.Buffer
-	c := exec.CommandContext(ctx, filepath.Join(p.bin, "tsh"), "db", "env", "bench")
-	c.Env, c.Stdout = p.env, &out
+	c := exec.CommandContext(ctx, filepath.Join(p.Bin, "tsh"), "db", "env", "bench")
+	c.Env, c.Stdout = p.Env, &out
 	if err := c.Run(); err != nil {
 		return nil, err
 	}
@@ -271,7 +281,7 @@ func (p *path) measure(ctx context.Context) ([]row, error) {
 			return nil, fmt.Errorf("pgbench -i: %w: %s", err, raw)
 		}
 	}
-	var rows []row
+	var rows []Row
 	for _, clients := range []int{1, 16} {
 		var a, b []float64
 		for range 3 {
@@ -284,7 +294,7 @@ func (p *path) measure(ctx context.Context) ([]row, error) {
 		}
 		slices.Sort(a)
 		slices.Sort(b)
-		rows = append(rows, row{fmt.Sprintf("PostgreSQL through listener, proxy and tunnel: pgbench -S, %d clients, statements a second", clients), fmt.Sprintf("%.0f", a[1]),
+		rows = append(rows, Row{fmt.Sprintf("PostgreSQL through listener, proxy and tunnel: pgbench -S, %d clients, statements a second", clients), fmt.Sprintf("%.0f", a[1]),
 			fmt.Sprintf("a chain of three copying relays %.0f", b[1]), fmt.Sprintf("%.2f ×", a[1]/b[1]), "no floor"})
 	}
 	return rows, nil
