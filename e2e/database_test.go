@@ -184,8 +184,10 @@ func cmdSQL(ts *testscript.TestScript, _ bool, args []string) {
 func cmdOpen(ts *testscript.TestScript, _ bool, args []string) {
 	cmd := exec.Command(programPath(ts, args[1]), args[2:]...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "TSH_DMI_DIR", "PATH", "LANG", "USER", "KUBECONFIG"} {
-		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
+	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "TSH_DMI_DIR", "PATH", "LANG", "USER", "KUBECONFIG", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE"} {
+		if v := ts.Getenv(k); v != "" {
+			cmd.Env = append(cmd.Env, k+"="+v)
+		}
 	}
 	in, err := cmd.StdinPipe()
 	ts.Check(err)
@@ -193,16 +195,22 @@ func cmdOpen(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	cmd.Stdout, cmd.Stderr = log, log
 	ts.Check(cmd.Start())
-	o := &opened{in: in, log: log.Name(), ended: make(chan struct{})}
+	o := &opened{process: cmd.Process, in: in, log: log.Name(), ended: make(chan struct{})}
 	go func() { _ = cmd.Wait(); log.Close(); close(o.ended) }()
 	ts.Defer(func() { _ = cmd.Process.Kill(); <-o.ended })
 	programs[ts.Getenv("WORK")+args[0]] = o
 }
 
+// cmdInterrupt is Ctrl-C to an opened program: interrupt NAME.
+func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(programs[ts.Getenv("WORK")+args[0]].process.Signal(os.Interrupt))
+}
+
 type opened struct {
-	in    io.WriteCloser
-	log   string
-	ended chan struct{}
+	process *os.Process
+	in      io.WriteCloser
+	log     string
+	ended   chan struct{}
 }
 
 // programs are the opened ones.

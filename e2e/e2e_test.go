@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/daemon/command"
 	"github.com/sallyport/sallyport/internal/login"
 	"github.com/sallyport/sallyport/internal/peer"
+	"github.com/sallyport/sallyport/internal/peer/kubeserver"
 	"github.com/sallyport/sallyport/internal/quickstart"
 	"github.com/sallyport/sallyport/internal/swtpm"
 	"github.com/sallyport/sallyport/internal/tctl"
@@ -62,7 +63,7 @@ func program(run func(context.Context, console.Streams) int) func() {
 }
 
 func TestScripts(t *testing.T) {
-	for _, name := range []string{"swtpm", "swtpm_setup", "ssh", "scp", "ssh-keygen", "ssh-add"} {
+	for _, name := range []string{"swtpm", "swtpm_setup", "ssh", "scp", "ssh-keygen", "ssh-add", "psql", "mysql", "mariadb-install-db", "redis-server", "pgcli", "java", "node", "etcd", kubeserver.Bin("apiserver")} {
 		peer.Need(t, name)
 	}
 	testscript.Run(t, testscript.Params{
@@ -87,7 +88,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "boot": cmdBoot, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
 			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground, "chip": cmdChip,
-			"kube": cmdKube, "database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "printed": cmdPrinted,
+			"kube": cmdKube, "database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "interrupt": cmdInterrupt, "printed": cmdPrinted,
 			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin, "disk": cmdDisk,
 		},
 		Condition: func(c string) (bool, error) {

@@ -22,6 +22,7 @@ import (
 	wire "github.com/sallyport/sallyport/internal/dbwire/mongo"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/lock"
+	"github.com/sallyport/sallyport/internal/peer"
 	"github.com/sallyport/sallyport/internal/peer/door"
 	"github.com/sallyport/sallyport/internal/peer/mongo"
 	"github.com/sallyport/sallyport/internal/target"
@@ -358,12 +359,9 @@ func TestA78Secrets(t *testing.T) {
 	}
 }
 
-// TestShell is mongosh, of npm, where it is installed; nothing of Debian's brings it.
+// TestShell is mongosh, which scripts/peers.sh installs from npm.
 func TestShell(t *testing.T) {
-	path, err := exec.LookPath("mongosh")
-	if err != nil {
-		t.Skip("mongosh is not installed: npm install -g mongosh")
-	}
+	path := peer.Any(t, "../../../test/clients/node_modules/.bin/mongosh")
 	w, _ := world(t)
 	addr := w.Listen(door.User("alice", "orders"), target.MongoDB)
 	for _, uri := range []string{"mongodb://" + addr + "/orders", "mongodb://alice:" + Password + "@" + addr + "/orders?authSource=admin", "mongodb://CN%3Dalice@" + addr + "/orders?authMechanism=MONGODB-X509"} {
