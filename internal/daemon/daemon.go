@@ -41,6 +41,7 @@ type State struct {
 	Listen  string // what the public port is bound to
 	Auth    string
 	Node    string
+	Serves  map[string][]string // databases and Kubernetes clusters, by what they are
 	Socket  string
 	Users   int // how many there are
 }

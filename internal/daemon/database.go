@@ -25,15 +25,16 @@ func (d *daemon) startDatabases() error {
 		return err
 	}
 	door := database.New(database.Config{Gate: a.gate, Servers: servers.New(authority.New(a.calls)), Engines: engines()})
-	return d.resources(a, resources{door: tunnel.DoorDB, protocols: []string{"postgresql"}, wanted: d.databases,
+	return d.resources(a, resources{what: "databases", door: tunnel.DoorDB, protocols: []string{"postgresql"}, wanted: d.databases,
 		handle: func(ctx context.Context, v entry.Visit, spec any) {
 			db, _ := spec.(*target.DatabaseServer)
 			door.Serve(ctx, v.Conn, database.Visit{User: v.User, From: v.From, Database: db, DBUser: v.DBUser})
 		}})
 }
 
-// resources are what an agent serves by name: at which door, in which protocols, which, and how one visit is served.
+// resources are what an agent serves by name: what that is, at which door, in which protocols, which, and how one visit is served.
 type resources struct {
+	what      string
 	door      tunnel.Door
 	protocols []string
 	wanted    func(*agent) ([]entry.Resource, <-chan struct{})
@@ -69,6 +70,12 @@ func (d *daemon) resources(a *agent, r resources) error {
 	case <-ready:
 	case <-time.After(10 * time.Second): // auth is away: what is served comes when it is back
 	case <-d.ctx.Done():
+	}
+	if d.state.Serves == nil {
+		d.state.Serves = map[string][]string{}
+	}
+	for _, s := range catalog.Serves() {
+		d.state.Serves[r.what] = append(d.state.Serves[r.what], s.Name)
 	}
 	d.serve(a, r.door, func(ctx context.Context, s *tunnel.Stream) { e.Serve(ctx, s) })
 	return nil

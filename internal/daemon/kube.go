@@ -22,7 +22,7 @@ func (d *daemon) startKube() error {
 	d.later(door.Close)
 	ways := &apiServers{open: map[*target.KubeCluster]*upstream.Server{}}
 	d.later(ways.close)
-	return d.resources(a, resources{door: tunnel.DoorKube, protocols: []string{"h2", "http/1.1"}, wanted: d.clusters,
+	return d.resources(a, resources{what: "clusters", door: tunnel.DoorKube, protocols: []string{"h2", "http/1.1"}, wanted: d.clusters,
 		handle: func(ctx context.Context, v entry.Visit, spec any) {
 			k, _ := spec.(*target.KubeCluster)
 			server, err := ways.of(k)

@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -177,6 +179,9 @@ func announce(s console.Streams, c config.Config, st daemon.State) {
 	}
 	if st.Node != "" {
 		fmt.Fprintf(s.Out, "  SSH node     %s\n", st.Node)
+	}
+	for _, what := range slices.Sorted(maps.Keys(st.Serves)) {
+		fmt.Fprintf(s.Out, "  %-12s %s\n", what, strings.Join(st.Serves[what], ", "))
 	}
 	fmt.Fprintf(s.Out, "  CA pin       %s\n", st.CAPin)
 	if c.Auth == nil {

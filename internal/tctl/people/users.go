@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,6 +65,9 @@ func (t commands) addUser(ctx context.Context, name string, f *usersAddFlags) er
 	}
 	a := &identity.Account{Name: name, Kind: identity.Human, Roles: f.roles, Traits: map[string][]string{}}
 	for trait, values := range f.traits {
+		if slices.ContainsFunc(*values, func(v string) bool { return strings.Contains(v, "*") }) {
+			return console.Usagef("--%s: a user's trait is taken to the letter, and a * in it grants nothing: write it in a role's %s", strings.ReplaceAll(trait, "_", "-"), trait)
+		}
 		if len(*values) > 0 {
 			a.Traits[trait] = *values
 		}
