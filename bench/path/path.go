@@ -77,33 +77,33 @@ func Serve() error {
 
 // carry joins one connection with the next link.
 func (l link) carry(c net.Conn, conf *tls.Config, shown tls.Certificate) {
-			defer c.Close()
-			up, err := net.Dial("tcp", l.Next)
-			if err != nil {
-				return
-			}
-			defer up.Close()
-			switch l.Kind {
-			case "listener":
-				up = tls.Client(up, conf)
-			case "agent":
-				c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{shown}})
-				if _, err := up.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil {
-					return
-				}
-				if _, err := io.ReadFull(up, make([]byte, 1)); err != nil {
-					return
-				}
-				up = tls.Client(up, conf)
-			}
-			var both sync.WaitGroup
-			for _, x := range [][2]net.Conn{{c, up}, {up, c}} {
-				both.Go(func() {
-					_, _ = io.CopyBuffer(struct{ io.Writer }{x[0]}, struct{ io.Reader }{x[1]}, make([]byte, 64<<10))
-					x[0].Close()
-				})
-			}
-			both.Wait()
+	defer c.Close()
+	up, err := net.Dial("tcp", l.Next)
+	if err != nil {
+		return
+	}
+	defer up.Close()
+	switch l.Kind {
+	case "listener":
+		up = tls.Client(up, conf)
+	case "agent":
+		c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{shown}})
+		if _, err := up.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(up, make([]byte, 1)); err != nil {
+			return
+		}
+		up = tls.Client(up, conf)
+	}
+	var both sync.WaitGroup
+	for _, x := range [][2]net.Conn{{c, up}, {up, c}} {
+		both.Go(func() {
+			_, _ = io.CopyBuffer(struct{ io.Writer }{x[0]}, struct{ io.Reader }{x[1]}, make([]byte, 64<<10))
+			x[0].Close()
+		})
+	}
+	both.Wait()
 }
 
 // Row is a line of the table.
