@@ -62,7 +62,7 @@ func (a *app) chain(err error) {
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use: "tsh", Short: "Reach servers on a trusted device",
+		Use: "tsh", Short: "Reach servers, databases and Kubernetes clusters on a trusted device",
 		Example: "  tsh login --proxy=proxy.example.com:3080 --user=alice\n  tsh ssh root@web\n  tsh device enroll --current-device",
 	}
 	root.PersistentFlags().BoolVarP(&a.Debug, "debug", "d", false, "print the causes of errors")

@@ -183,7 +183,7 @@ func shellQuoted(s string) string {
 
 func (a commands) connectCommand() *cobra.Command {
 	var f chosen
-	c := &cobra.Command{Use: "connect NAME [-- ARGUMENTS…]", Short: "Run the database's own client", Args: cobra.MinimumNArgs(1),
+	c := &cobra.Command{Use: "connect NAME [-- ARGUMENTS…]", Short: "Run the database's own client", Args: tool.Between(1, -1),
 		Example: "  tsh db connect orders --db-user=alice --db-name=shop\n  tsh db connect orders -- -c 'select 1'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.Load(cmd.Context())

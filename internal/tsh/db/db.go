@@ -209,7 +209,7 @@ func where(d listener.Spec) string {
 }
 
 func (a commands) logoutCommand() *cobra.Command {
-	return &cobra.Command{Use: "logout [NAME]", Short: "Close the local door to a database, or to all of them", Example: "  tsh db logout orders", Args: cobra.MaximumNArgs(1),
+	return &cobra.Command{Use: "logout [NAME]", Short: "Close the local door to a database, or to all of them", Example: "  tsh db logout orders", Args: tool.Between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.Read()
 			if s == nil || s.Profile == nil {

@@ -140,7 +140,7 @@ func (a commands) entry(s *tool.State, c choice) (kubeconfig.Entry, error) {
 }
 
 func (a commands) logoutCommand() *cobra.Command {
-	return &cobra.Command{Use: "logout [NAME]", Short: "Take a cluster, or all of them, out of the kubeconfig", Args: cobra.MaximumNArgs(1), Example: "  tsh kube logout dev",
+	return &cobra.Command{Use: "logout [NAME]", Short: "Take a cluster, or all of them, out of the kubeconfig", Args: tool.Between(0, 1), Example: "  tsh kube logout dev",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := a.Read()
 			if s == nil || s.Profile == nil {

@@ -40,6 +40,16 @@ func Exactly(n int) cobra.PositionalArgs {
 	}
 }
 
+// Between refuses fewer or more arguments as bad usage; no end where most is negative.
+func Between(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || most >= 0 && len(args) > most {
+			return console.Usagef("usage: %s", cmd.UseLine())
+		}
+		return nil
+	}
+}
+
 // State is a login of this person with all that commands need of it.
 type State struct {
 	Home    *profile.Home
