@@ -43,7 +43,10 @@ func (c Client) Close(ctx context.Context, s Spec) error {
 
 // Stop ends the listener, where there is one, and waits until it is gone.
 func (c Client) Stop(ctx context.Context) error {
-	if err := c.quietly(ctx, call{Op: "stop"}); err != nil {
+	if _, err := c.call(ctx, call{Op: "stop"}); err != nil {
+		if fault.Because(err, "no_listener") {
+			return nil
+		}
 		return err
 	}
 	unlock, err := c.wait(ctx, filepath.Join(c.Home, "listener.lock"))

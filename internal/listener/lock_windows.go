@@ -20,7 +20,12 @@ func lock(path string) (unlock func(), err error) {
 	if err := hwkey.MakeDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if err := hwkey.WriteBytes(path, nil); err != nil { // for its owner alone, which a mode does not say here
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("lock listener: %w", err)
 	}
