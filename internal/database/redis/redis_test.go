@@ -439,3 +439,18 @@ func TestA78Secrets(t *testing.T) {
 	}
 	_ = s
 }
+
+// TestMadeOnDemandIsNobody: create_db_user_mode makes nobody here, and so lets nobody in as a user whom the server has.
+func TestMadeOnDemandIsNobody(t *testing.T) {
+	w, _ := world(t)
+	made := door.Role("made", nil, []string{"0"})
+	made.Options.CreateDBUserMode = "keep"
+	w.Put(&made)
+	c := dial(t, w.Listen(door.User("alice", "made"), target.Redis))
+	c.send("auth alice any")
+	if got := c.reply(); !strings.HasPrefix(got, "-NOPERM") {
+		t.Fatalf("%q: a user who was not made is taken over", got)
+	}
+	c = dial(t, w.Listen(door.User("alice", "some", "made"), target.Redis))
+	c.say("+OK", "auth alice any") // db_users has her
+}
