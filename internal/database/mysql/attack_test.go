@@ -397,3 +397,22 @@ func TestA60ChangeUserMakesNobody(t *testing.T) {
 		t.Fatalf("%q: the connection is %s", b, ask(t, c, "select current_user()"))
 	}
 }
+
+// TestA9CutAfterChangeUser: the end of trust cuts the connection to the server that is there by then.
+func TestA9CutAfterChangeUser(t *testing.T) {
+	w, _ := world(t)
+	for i := range 5 {
+		name := fmt.Sprint("passing", i)
+		passing := door.Role(name, []string{"alice", "bob"}, []string{"orders"})
+		w.Put(&passing)
+		c := raw(t, w.Listen(door.User("alice", name), target.MySQL))
+		send(t, c, mysql.ChangeUser, changeUser("bob", "orders"))
+		if b := readPacket(t, c); b[0] != mysql.HeadOK {
+			t.Fatalf("%q", b)
+		}
+		w.Drop("role", name)
+		if rest, err := io.ReadAll(c); err != nil || !bytes.Contains(rest, []byte("70100")) {
+			t.Fatalf("%q %v", rest, err)
+		}
+	}
+}
