@@ -123,10 +123,11 @@ func (p *Policy) names(in *Input) bool {
 	return a.Verb != target.Replicate || literal(p.allow.dbNames, traits, target.Replication)
 }
 
-// makes reports whether the role, which selects the database, has the user of the login's own name made there.
+// makes reports whether the role, which selects the database, has the user of the login's own name made there. Where none
+// can be made it lets nobody in: the server's user of that name is not the login's.
 func (p *Policy) makes(in *Input) bool {
 	return !p.inert && in.Target.Kind == target.Database && p.options.CreateDBUserMode == role.DBUsersKeep &&
-		in.Action.DBUser == in.Identity.Name && in.Action.Verb != "list" && p.names(in)
+		in.Action.DBUser == in.Identity.Name && !in.Action.AsIs && in.Action.Verb != "list" && p.names(in)
 }
 
 // denies reports whether the role's deny side refuses the action on the target. A deny side that selects by labels

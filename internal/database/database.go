@@ -93,6 +93,7 @@ type Session struct {
 	dbUser string
 
 	mu   sync.Mutex
+	made bool                     // guarded by mu: dbUser was made on demand
 	also map[string]*gate.Session // guarded by mu: by database user and name, exact in case
 	done bool                     // guarded by mu
 }
@@ -111,6 +112,7 @@ func (v *Visit) AdmitReplication(ctx context.Context, dbUser, dbName string) (*S
 
 func (v *Visit) begin(ctx context.Context, a target.Action) (*Session, error) {
 	s := &Session{visit: v, dbUser: a.DBUser, also: map[string]*gate.Session{}}
+	a.AsIs = !v.Database.Protocol.Makes()
 	g, err := v.admit(ctx, a)
 	if err != nil {
 		return nil, err
@@ -159,6 +161,7 @@ func (s *Session) further(ctx context.Context, a target.Action) error {
 	s.mu.Lock()
 	_, has := s.also[k]
 	many := len(s.also) >= maxAlso
+	a.AsIs = !s.made || a.DBUser != s.dbUser
 	s.mu.Unlock()
 	if has {
 		return nil

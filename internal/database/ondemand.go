@@ -109,6 +109,9 @@ func (s *Session) Enable(ctx context.Context, m Maker) (*Made, error) {
 		v.door.made.release(key)
 		return nil, err
 	}
+	s.mu.Lock()
+	s.made = true
+	s.mu.Unlock()
 	var watching sync.WaitGroup
 	watch, stop := context.WithCancel(s.Context())
 	watching.Go(func() { s.watchRoles(watch, changed, l.DBRoles) })

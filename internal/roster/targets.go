@@ -244,7 +244,7 @@ func (s *Service) explainServed(q Question, kind target.Kind) (target.Target, ta
 			continue
 		}
 		if kind == target.Database {
-			return t, target.Action{DBUser: q.DBUser, DBName: q.DBName}, nil
+			return t, target.Action{DBUser: q.DBUser, DBName: q.DBName, AsIs: !t.Protocol.Makes()}, nil
 		}
 		return t, target.Action{Verb: "list"}, nil
 	}

@@ -25,6 +25,9 @@ const (
 // Protocols lists them.
 func Protocols() []Protocol { return []Protocol{PostgreSQL, MySQL, Redis, MongoDB} }
 
+// Makes reports whether users can be made on demand there.
+func (p Protocol) Makes() bool { return p == PostgreSQL || p == MySQL }
+
 // DatabaseServer is a database resource: a server that agents of role db reach.
 type DatabaseServer struct {
 	Name     string    `json:"-" yaml:"name"`

@@ -44,6 +44,8 @@ type Action struct {
 	DBUser string `json:"db_user,omitempty"`
 	DBName string `json:"db_name,omitempty"`
 	Verb   string `json:"verb,omitempty"`
+	// AsIs is that the database user cannot be made on demand here: it is whoever the server has of that name.
+	AsIs bool `json:"as_is,omitempty"`
 	// Kube is what is asked of a Kubernetes cluster, Verb what is to be done with it.
 	Kube *KubeObject `json:"kube,omitempty"`
 	From netip.Addr  `json:"from,omitzero"`

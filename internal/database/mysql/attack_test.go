@@ -375,3 +375,44 @@ func TestOnDemand(t *testing.T) {
 		}
 	}
 }
+
+// TestA60ChangeUserMakesNobody: a role that has users made on demand lets nobody in as a user who is not made. A change of
+// user makes none, so what the server has of that name, the maker of users first of all, is not to be had by it.
+func TestA60ChangeUserMakesNobody(t *testing.T) {
+	w, s := world(t)
+	w.AdminUser = "maker"
+	s.Exec(t, "create user maker@'%' require subject '/CN=maker'; grant all on *.* to maker@'%' with grant option")
+	made := door.Role("made", nil, []string{"orders"})
+	made.Options.CreateDBUserMode = "keep"
+	w.Put(&made)
+	c, err := net.Dial("tcp", w.Listen(door.User("maker", "orders", "made"), target.MySQL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	enterRaw(t, c, "bob", "orders")
+	send(t, c, mysql.ChangeUser, changeUser("maker", "orders"))
+	if b := readPacket(t, c); b[0] != mysql.HeadErr {
+		t.Fatalf("%q: the connection is %s", b, ask(t, c, "select current_user()"))
+	}
+}
+
+// TestA9CutAfterChangeUser: the end of trust cuts the connection to the server that is there by then.
+func TestA9CutAfterChangeUser(t *testing.T) {
+	w, _ := world(t)
+	for i := range 5 {
+		name := fmt.Sprint("passing", i)
+		passing := door.Role(name, []string{"alice", "bob"}, []string{"orders"})
+		w.Put(&passing)
+		c := raw(t, w.Listen(door.User("alice", name), target.MySQL))
+		send(t, c, mysql.ChangeUser, changeUser("bob", "orders"))
+		if b := readPacket(t, c); b[0] != mysql.HeadOK {
+			t.Fatalf("%q", b)
+		}
+		w.Drop("role", name)
+		if rest, err := io.ReadAll(c); err != nil || !bytes.Contains(rest, []byte("70100")) {
+			t.Fatalf("%q %v", rest, err)
+		}
+	}
+}

@@ -288,6 +288,7 @@ func (c *conn) changeUser(cmd *command) error {
 	c.server.Close()
 	c.server, c.user, c.db, c.prepared = next, l.User, l.Database, statements{}
 	next.Watch(func() { c.client.Conn.SetReadDeadline(time.Now()) })
+	next.CutBy(c.session.Context())
 	st := c.named(cmd, c.user)
 	if err := c.record(st, ""); err != nil {
 		return err

@@ -60,9 +60,9 @@ func (c *conn) run() error {
 	stop := context.AfterFunc(ended, func() {
 		c.client.Conn.SetReadDeadline(time.Now())
 		c.client.Conn.SetWriteDeadline(time.Now().Add(server.PartingTime))
-		c.server.Cut()
 	})
 	defer stop()
+	c.server.CutBy(ended)
 	err := c.commands()
 	if why := c.session.Ended(); why != nil {
 		return why

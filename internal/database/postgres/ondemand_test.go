@@ -3,11 +3,13 @@
 package postgres
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	wire "github.com/sallyport/sallyport/internal/dbwire/postgres"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/role"
@@ -157,5 +159,51 @@ func TestOnDemandAgents(t *testing.T) {
 	b.ended(15)
 	if got := a.user("clara"); got != "f|sallyport-on-demand" {
 		t.Fatal(got)
+	}
+}
+
+// TestOnDemandTakesNobodyOver: a superuser counts as a member of every role, and who was granted a user that was made as one
+// of its group. Sallyport made neither.
+func TestOnDemandTakesNobodyOver(t *testing.T) {
+	w := newWorld(t, making())
+	db := *w.db
+	db.AdminUser = "boss"
+	w.mu.Lock()
+	w.db = &db
+	w.mu.Unlock()
+	w.as("emma")
+	w.connect("emma", "orders").Close(t.Context())
+	w.ended(1)
+	if _, err := w.pg.Admin("postgres", `CREATE ROLE chief LOGIN SUPERUSER; CREATE ROLE kin LOGIN; GRANT emma TO kin`); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"chief", "kin"} {
+		w.as(name)
+		c, err := w.try(name, "orders")
+		if err == nil {
+			c.Close(t.Context())
+			t.Errorf("%s is taken over", name)
+		} else if pg := pgError(t, err); !strings.Contains(pg.Message, "there already") {
+			t.Error(err)
+		}
+	}
+}
+
+// TestStatementNames: PostgreSQL cuts names to 63 bytes, so that two names are one statement. What ran is on record.
+func TestStatementNames(t *testing.T) {
+	w := newWorld(t, access())
+	r, _ := w.begin("reader", "orders")
+	long := strings.Repeat("n", maxName)
+	parse := func(name, text string) []byte {
+		return wire.AppendMessage(nil, 'P', name, "\x00", text, "\x00\x00\x00")
+	}
+	r.says(slices.Concat(parse(long+"b", "SELECT 'innocent'"), wire.AppendMessage(nil, 'C', "S"+long+"a\x00"), parse(long+"a", "SELECT 'guilty'"),
+		wire.AppendMessage(nil, 'B', "\x00", long+"b", "\x00\x00\x00\x00\x00\x00\x00"), wire.AppendMessage(nil, 'E', "\x00\x00\x00\x00\x00"), wire.AppendMessage(nil, 'S')))
+	row, err := r.hears('D')
+	if err != nil || !strings.Contains(string(row), "guilty") {
+		t.Fatalf("%q %v", row, err)
+	}
+	if q := strings.Join(w.queries(), "\n"); !strings.Contains(q, "guilty") || strings.Contains(q, "innocent") {
+		t.Fatalf("what ran is not on record:\n%s", q)
 	}
 }

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -83,6 +84,9 @@ func (c *conn) carry(k kind, cmd *wire.Command, raw []byte) error {
 			return c.refuse(cmd, err)
 		}
 		c.admitted = true
+	}
+	if bytes.IndexByte(cmd.Args[0], 0) >= 0 || k == clientCmd && len(cmd.Args) > 1 && bytes.IndexByte(cmd.Args[1], 0) >= 0 {
+		return c.refuse(cmd, fault.New(fault.Denied, "a command's name with a NUL in it"))
 	}
 	e := entry{}
 	switch k {
@@ -176,11 +180,15 @@ func (c *conn) replace(s state) error {
 	c.up.close()
 	c.state = s
 	c.use(up)
+	if c.session.Context().Err() != nil { // it may have ended before there was this to cut
+		c.cut()
+	}
 	return nil
 }
 
 func (c *conn) use(up *upstream) {
 	c.up = up
+	c.replies.speaks(c.resp3)
 	session := c.session
 	up.serve(c.replies, func(f failure) error {
 		return record(session, database.Statement{DBUser: up.user, DBName: strconv.Itoa(f.db), Query: f.text, Failed: true, Message: f.message})
@@ -252,6 +260,7 @@ func (c *conn) hello(args [][]byte) error {
 	failed, err := c.alone(wire.Append(nil, out...), args)
 	if err == nil && !failed && len(out) > 1 {
 		c.resp3 = out[1] == "3"
+		c.replies.speaks(c.resp3)
 	}
 	return err
 }
@@ -313,7 +322,8 @@ func (c *conn) reaches(args [][]byte) error {
 		names = args[1:]
 	case is(args[0], "COPY"):
 		for i := 3; i+1 < len(args); i++ {
-			if is(args[i], "DB") {
+			word, _, _ := bytes.Cut(args[i], []byte{0}) // redis-server reads it so
+			if is(word, "DB") {
 				names = append(names, args[i+1])
 			}
 		}
@@ -367,13 +377,32 @@ func (c *conn) replicate(cmd *wire.Command, raw []byte) error {
 		return err
 	}
 	c.in = c.in[:0] // a replica says nothing more before it is answered
+	return c.replica()
+}
+
+// replica passes on what a replica acknowledges, and nothing else: whoever was not taken for one goes on with commands.
+func (c *conn) replica() error {
 	for {
+		taken := 0
+		for {
+			cmd, err := wire.Parse(c.in[taken:], nil, false)
+			if errors.Is(err, wire.ErrShort) {
+				break
+			}
+			if err != nil {
+				return fault.New(fault.Invalid, "Protocol error: %v", err)
+			}
+			if len(cmd.Args) > 0 && (cmd.Inline || !is(cmd.Args[0], "REPLCONF")) {
+				return fault.New(fault.Denied, "a replica says nothing but REPLCONF").WithFix("open another connection for commands")
+			}
+			taken += cmd.Size
+		}
+		if err := c.up.send(c.in[:taken]); err != nil {
+			return err
+		}
+		c.in = c.in[:copy(c.in, c.in[taken:])]
 		if err := c.read(); err != nil {
 			return err
 		}
-		if err := c.up.send(c.in); err != nil {
-			return err
-		}
-		c.in = c.in[:0]
 	}
 }

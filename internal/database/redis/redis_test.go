@@ -2,6 +2,7 @@ package redis
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -438,4 +439,99 @@ func TestA78Secrets(t *testing.T) {
 		}
 	}
 	_ = s
+}
+
+// TestMadeOnDemandIsNobody: create_db_user_mode makes nobody here, and so lets nobody in as a user whom the server has.
+func TestMadeOnDemandIsNobody(t *testing.T) {
+	w, _ := world(t)
+	made := door.Role("made", nil, []string{"0"})
+	made.Options.CreateDBUserMode = "keep"
+	w.Put(&made)
+	c := dial(t, w.Listen(door.User("alice", "made"), target.Redis))
+	c.send("auth alice any")
+	if got := c.reply(); !strings.HasPrefix(got, "-NOPERM") {
+		t.Fatalf("%q: a user who was not made is taken over", got)
+	}
+	c = dial(t, w.Listen(door.User("alice", "some", "made"), target.Redis))
+	c.say("+OK", "auth alice any") // db_users has her
+}
+
+// bulk sends one command whose arguments may hold anything.
+func (c *talk) bulk(args ...string) string {
+	c.t.Helper()
+	if _, err := c.Write(wire.Append(nil, args...)); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.reply()
+}
+
+// TestNULsEndWords: redis-server compares options up to a NUL, and names too where their hashes meet.
+func TestNULsEndWords(t *testing.T) {
+	w, s := world(t)
+	c := dial(t, w.Listen(door.User("alice", "some"), target.Redis))
+	c.say("+OK | +OK", "auth alice any", "set k v")
+	if got := c.bulk("COPY", "k", "stolen", "DB\x00", "5"); got[0] != '-' {
+		t.Errorf("COPY to a database that no role grants: %s", got)
+	}
+	if got := s.Do(t, "-n", "5", "exists", "stolen"); !strings.Contains(got, "0") {
+		t.Errorf("%q is in database 5", got)
+	}
+	for _, args := range [][]string{{"MONITOR\x00x"}, {"SELECT\x00x", "5"}, {"CLIENT", "REPLY\x00x", "OFF"}} {
+		if got := c.bulk(args...); !strings.HasPrefix(got, "-NOPERM") {
+			t.Errorf("%q: %s", args, got)
+		}
+	}
+}
+
+// TestReplicaSaysNothingElse: who may replicate may not go on with commands that nobody looks at.
+func TestReplicaSaysNothingElse(t *testing.T) {
+	w, _ := world(t)
+	c := dial(t, w.Listen(door.User("alice", "replica"), target.Redis))
+	c.say("+OK", "auth alice any")
+	c.say("-ERR…", "psync") // the server stays with commands
+	c.send("select 5", "set unseen v")
+	rest, _ := io.ReadAll(c.r)
+	if strings.Contains(string(rest), "+OK") {
+		t.Fatalf("%q", rest)
+	}
+}
+
+// TestQueuedIsNotDone: a transaction that a wrong EXEC did not end keeps the database.
+func TestQueuedIsNotDone(t *testing.T) {
+	w, _ := world(t)
+	c := dial(t, w.Listen(door.User("alice", "three"), target.Redis))
+	c.say("+OK | +OK | +OK | -ERR… | +QUEUED | -EXECABORT… | +OK", "auth alice any", "select 3", "multi", "discard x", "select 99", "exec", "set where v")
+	has(t, w.Queries(), "alice/3: exec\nset where v")
+}
+
+// TestRefusalsWait: answers of the door's own that wait behind a command that blocks are bounded.
+func TestRefusalsWait(t *testing.T) {
+	w, _ := world(t)
+	c := dial(t, w.Listen(door.User("alice", "some"), target.Redis))
+	c.say("+OK", "auth alice any")
+	c.send("blpop nothing 0")
+	b := bytes.Repeat([]byte("AUTH\r\n"), 1<<16)
+	c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	for sent := 0; ; {
+		n, err := c.Write(b)
+		if sent += n; err != nil {
+			return // it waits
+		}
+		if sent > 16<<20 {
+			t.Fatalf("%d bytes of refused commands are taken while none is answered", sent)
+		}
+	}
+}
+
+// TestDataAreNoMessages: with RESP3 messages have a kind of their own, and data that look like one are data.
+func TestDataAreNoMessages(t *testing.T) {
+	w, _ := world(t)
+	c := dial(t, w.Listen(door.User("alice", "some"), target.Redis))
+	c.send("hello 3 auth alice any")
+	c.reply()
+	c.send("subscribe ch")
+	c.reply()
+	c.say(":2 | *[message x] | -ERR…", "rpush l message x", "lrange l 0 -1", "nosuch")
+	c.say("+OK", "select 1")
+	has(t, w.Queries(), "nosuch !ERR")
 }

@@ -40,6 +40,7 @@ type replies struct {
 	room   []entry    // of no length: where an empty queue begins again
 	text   int        // bytes of the queue's texts
 	subs   int        // channels and patterns that the client is subscribed to
+	resp3  bool       // what was published has a kind of its own
 	torn   bool       // part of a reply has gone to the client
 	raw    bool       // what comes is no longer replies
 	broken error      // nothing more comes
@@ -77,8 +78,15 @@ func (r *replies) expect(entries []entry) error {
 func (r *replies) local(reply []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for r.broken == nil && (len(r.queue) > maxOpen || r.text > maxOpenText) {
+		r.more.Wait()
+	}
+	if r.broken != nil {
+		return r.broken
+	}
 	if len(r.queue) > 0 {
 		r.queue = append(r.queue, entry{local: reply})
+		r.text += len(reply)
 		return nil
 	}
 	return r.writeLocked(reply)
@@ -90,6 +98,13 @@ func (r *replies) writeLocked(b []byte) error {
 		return errGone
 	}
 	return nil
+}
+
+// speaks says which protocol the replies are in.
+func (r *replies) speaks(resp3 bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resp3 = resp3
 }
 
 // drain waits until every command so far has its reply.
@@ -245,7 +260,7 @@ func (r *replies) take(b []byte, reply *wire.Reply, failed func(failure) error) 
 }
 
 func (r *replies) popLocked() {
-	r.text -= len(r.queue[0].text)
+	r.text -= len(r.queue[0].text) + len(r.queue[0].local)
 	r.queue[0] = entry{}
 	if r.queue = r.queue[1:]; len(r.queue) == 0 {
 		r.queue = r.room
@@ -267,7 +282,7 @@ func (r *replies) matchLocked(reply *wire.Reply) (*failure, error) {
 			}
 			return nil, nil
 		}
-		if reply.Kind == '>' || r.subs > 0 && published[word] {
+		if reply.Kind == '>' || !r.resp3 && r.subs > 0 && published[word] {
 			if strings.HasSuffix(word, "unsubscribe") {
 				r.subs = reply.Count
 			}
@@ -283,7 +298,7 @@ func (r *replies) matchLocked(reply *wire.Reply) (*failure, error) {
 	e := r.queue[0]
 	r.popLocked()
 	if e.failed != nil {
-		*e.failed = reply.Kind == '-'
+		*e.failed = reply.Kind == '-' || reply.Kind == '+' && string(reply.Text) == "QUEUED" // not done, or not yet
 	}
 	if reply.Kind != '-' || e.text == "" {
 		return nil, nil

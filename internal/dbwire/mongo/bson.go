@@ -176,6 +176,16 @@ func (d Doc) Get(name string) (Element, bool) {
 	return found, n == 1
 }
 
+// each calls f for every element of a name, which may be there twice.
+func (d Doc) each(name string, f func(Element)) {
+	_ = d.Each(func(e Element) bool {
+		if e.Name == name {
+			f(e)
+		}
+		return true
+	})
+}
+
 // First is the first element: in a command, its name.
 func (d Doc) First() (first Element, has bool) {
 	_ = d.Each(func(e Element) bool {

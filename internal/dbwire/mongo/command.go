@@ -176,14 +176,11 @@ func (m *Message) Databases() ([]string, error) {
 	name, value := m.Name()
 	switch strings.ToLower(name) {
 	case "renamecollection":
-		to, _ := m.Body.Get("to")
 		add(database(value.Str()))
-		add(database(to.Str()))
+		m.Body.each("to", func(e Element) { add(database(e.Str())) })
 	case "bulkwrite", "applyops":
 		for _, list := range []string{"nsInfo", "applyOps", "ops"} {
-			if e, has := m.Body.Get(list); has {
-				namespaces(e.Doc(), add)
-			}
+			m.Body.each(list, func(e Element) { namespaces(e.Doc(), add) })
 		}
 		for _, s := range m.Sequences {
 			for rest := s.Docs; len(rest) > 0; {
@@ -237,9 +234,7 @@ func stages(d Doc, add func(string)) {
 			})
 		}
 		if e.Type == Document && e.Name == "explain" {
-			if db, has := inner.Get("$db"); has {
-				add(db.Str())
-			}
+			inner.each("$db", func(e Element) { add(e.Str()) })
 		}
 		stages(inner, add)
 		return true

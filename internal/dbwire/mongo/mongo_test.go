@@ -102,6 +102,16 @@ func TestDatabases(t *testing.T) {
 			t.Errorf("%v: %v %v, want %s", v, got, err, want)
 		}
 	}
+	// Whichever of two fields a server takes, it was asked for.
+	for want, v := range map[string]bson.D{
+		"admin a b c": d("renameCollection", "a.t", "to", "b.t", "to", "c.t", "$db", "admin"),
+		"admin a b":   d("bulkWrite", 1, "nsInfo", bson.A{d("ns", "a.t")}, "nsInfo", bson.A{d("ns", "b.t")}, "$db", "admin"),
+		"o y z":       d("explain", d("find", "t", "$db", "y", "$db", "z"), "$db", "o"),
+	} {
+		if got, err := message(t, v).Databases(); err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%v: %v %v, want %s", v, got, err, want)
+		}
+	}
 	m := message(t, d("bulkWrite", 1, "$db", "admin"), Sequence{"nsInfo", marshal(t, d("ns", "s.t"))})
 	if got, err := m.Databases(); err != nil || strings.Join(got, " ") != "admin s" {
 		t.Errorf("%v %v", got, err)

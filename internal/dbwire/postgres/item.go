@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/internal/dbwire/postgres/sql"
@@ -13,6 +14,7 @@ import (
 const (
 	MaxParameter  = 1 << 10
 	MaxParameters = 4 << 10
+	maxName       = 63 // of a statement or portal: NAMEDATALEN less one
 )
 
 // item is one message that waits for its answer.
@@ -72,7 +74,18 @@ func (it *item) read(body []byte) error {
 	if !ok {
 		return fmt.Errorf("message %q that cannot be read", it.kind)
 	}
+	for _, name := range []*string{&it.name, &it.source, &it.text.Prepares, &it.text.Executes} {
+		*name = cutName(*name)
+	}
 	return nil
+}
+
+// cutName is a name as the server has it, which cuts longer ones and then takes them for the same.
+func cutName(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	return strings.Clone(name[:maxName])
 }
 
 // values reads formats and parameters; b may end in the midst of them.

@@ -44,6 +44,7 @@ type Server struct {
 	again   chan struct{}
 	stopped chan struct{}
 	done    chan struct{} // the watcher is over; nil where there is none
+	release func() bool   // lets go of what CutBy was given
 }
 
 // Greeted connects and reads the greeting.
@@ -195,8 +196,14 @@ func (s *Server) Resume() {
 // Cut makes everything that waits for the server stop waiting.
 func (s *Server) Cut() { s.Raw.SetDeadline(time.Now()) }
 
+// CutBy cuts when ctx ends, or has ended.
+func (s *Server) CutBy(ctx context.Context) { s.release = context.AfterFunc(ctx, s.Cut) }
+
 // Close ends the connection, and waits for its watcher.
 func (s *Server) Close() {
+	if s.release != nil {
+		s.release()
+	}
 	s.Raw.Close()
 	if s.done != nil {
 		close(s.stopped)

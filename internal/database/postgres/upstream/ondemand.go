@@ -16,6 +16,10 @@ import (
 // madeGroup is the role that every user who is made on demand is a member of: by it they are told from others.
 const madeGroup = "sallyport-on-demand"
 
+// isMade is that role r is itself a member of group g. A superuser counts as one of every role, whoever was granted a user
+// that was made as one too, and who makes a role becomes one that may grant it.
+const isMade = "EXISTS (SELECT FROM pg_auth_members y WHERE y.member = r.oid AND y.roleid = g.oid AND NOT y.admin_option)"
+
 // adminDatabase is where admin_user connects, whatever the session's database is: an advisory lock is one database's.
 const adminDatabase = "postgres"
 
@@ -26,7 +30,7 @@ type Maker struct{}
 // Enable implements database.Maker.
 func (Maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand) (settled func(), err error) {
 	return asAdmin(ctx, v, u, func(t *transaction) error {
-		row, err := t.row("SELECT r.oid::text, pg_has_role(r.oid, g.oid, 'MEMBER')::text, (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
+		row, err := t.row("SELECT r.oid::text, ("+isMade+")::text, (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
 			"coalesce((SELECT string_agg(m.rolname, ',' ORDER BY m.rolname COLLATE \"C\") FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
 			"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2", u.User, madeGroup)
 		if err != nil {
@@ -91,7 +95,7 @@ func (Maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand
 func (t *transaction) disable(u database.OnDemand) (left bool, err error) {
 	row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
 		"coalesce((SELECT string_agg(m.rolname, ',') FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
-		"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2 AND pg_has_role(r.oid, g.oid, 'MEMBER')", u.User, madeGroup)
+		"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2 AND "+isMade, u.User, madeGroup)
 	if err != nil || row == nil {
 		return false, err
 	}
