@@ -43,6 +43,7 @@ type Door struct {
 	Config
 	http  *http.Server
 	conns *handoff
+	pages pages
 	done  sync.WaitGroup
 }
 
@@ -57,7 +58,7 @@ type Visit struct {
 
 // New makes a door.
 func New(c Config) *Door {
-	d := &Door{Config: c, conns: newHandoff()}
+	d := &Door{Config: c, conns: newHandoff(), pages: newPages()}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // the TLS is over by now
@@ -194,6 +195,11 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
 	}
+	query, err := x.page(r)
+	if err != nil {
+		refuse(w, x.request.Object, http.StatusGone, fault.New(fault.Invalid, "the list cannot be continued from there").WithFix("ask for it anew"))
+		return x.record(http.StatusGone, "the list cannot be continued")
+	}
 	transport := x.visit.Server.Plain
 	if x.request.Stream {
 		transport = x.visit.Server.Upgrade
@@ -203,7 +209,12 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	stop := context.AfterFunc(x.session.Context(), func() { cancel(context.Cause(x.session.Context())) })
 	defer stop()
 	p := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
-		Rewrite:        func(pr *httputil.ProxyRequest) { x.rewrite(pr, limits) },
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			if query != "" {
+				pr.Out.URL.RawQuery = query
+			}
+			x.rewrite(pr, limits)
+		},
 		ModifyResponse: x.answered,
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { x.failed(w, err) }}
 	p.ServeHTTP(w, r.WithContext(ctx))
@@ -224,6 +235,10 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
 		}
 	}
 	dropTokens(out.Header)
+	out.Trailer = nil
+	if x.session.Filters() {
+		out.Header.Del("Accept-Encoding") // compressed it could not be looked through
+	}
 	if err := x.visit.Server.Authorize(out.Header); err != nil {
 		x.door.Log.Warn("no credentials for the cluster", "cluster", x.visit.Cluster.Name, "err", err)
 	}
