@@ -5,6 +5,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -189,6 +190,12 @@ type exchange struct {
 // forward sends the request as whom the decision names, and brings the answer back.
 func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	limits := x.session.Limits()
+	if limits.KubeUsers == "" { // without a user the server would take the request for the agent's own
+		f := fault.New(fault.Denied, "your roles leave you no Kubernetes user to be").WithReason("kubernetes_users").
+			WithCause("a role denies it").WithFix("ask an administrator for one of kubernetes_users in your roles")
+		refuse(w, x.request.Object, http.StatusForbidden, f)
+		return x.record(http.StatusForbidden, f.Text)
+	}
 	if strings.Contains(limits.KubeUsers, ",") {
 		f := fault.New(fault.Denied, "your roles let you be several Kubernetes users, and a request is one's").WithReason("kubernetes_users").
 			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
@@ -256,6 +263,9 @@ func (x *exchange) answered(res *http.Response) error {
 	}
 	if x.request.Stream {
 		if res.StatusCode == http.StatusSwitchingProtocols {
+			if c, ok := res.Body.(io.ReadWriteCloser); ok {
+				res.Body = &liveBody{c, x}
+			}
 			return nil // its start is on record
 		}
 		// What is not switched is an answer like others: httputil does not hand the connection over.

@@ -319,6 +319,55 @@ func TestFilterColumns(t *testing.T) {
 	}
 }
 
+// TestA50NoUser: who has no Kubernetes user to be is not the agent.
+func TestA50NoUser(t *testing.T) {
+	p := newPlace(t, func(http.ResponseWriter, *http.Request) { t.Error("it reached the server") })
+	p.apply(false, &role.Role{Name: "devs", Allow: role.Conditions{KubernetesLabels: label.Selector{"*": {"*"}}}, Deny: role.Conditions{KubernetesUsers: []string{"*"}}})
+	if res, body := p.asks(get("/api/v1/namespaces/dev/pods/web")); res.StatusCode != 403 || !strings.Contains(body, "no Kubernetes user") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
+
+// TestStreamIsNotIdle: who types in a stream is not idle.
+func TestStreamIsNotIdle(t *testing.T) {
+	p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(c, rw)
+	})
+	set := cluster.Default()
+	p.apply(false, &set, &role.Role{Name: "devs", Options: role.Options{ClientIdleTimeout: role.Duration(900 * time.Millisecond)},
+		Allow: role.Conditions{KubernetesLabels: label.Selector{"*": {"*"}}, KubernetesGroups: []string{"devs"}}})
+	c := p.dials()
+	go func() {
+		_, _ = io.WriteString(c, get("/api/v1/namespaces/dev/pods/web/exec", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA=="))
+	}()
+	r := bufio.NewReader(c)
+	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 101 {
+		t.Fatalf("%v %v", res, err)
+	}
+	began, tick := time.Now(), time.NewTicker(100*time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		_, werr := io.WriteString(c, "x")
+		_, err := r.ReadByte()
+		if werr != nil || err != nil {
+			t.Fatalf("cut after %s: %v %v", time.Since(began), werr, err)
+		}
+		if time.Since(began) > 3*time.Second {
+			break
+		}
+	}
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) { // and who does nothing is
+		t.Error(err)
+	}
+}
+
 // TestA50Pages: names of what is withheld are not in a list's way to its next page, nor is how many there are.
 func TestA50Pages(t *testing.T) {
 	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
