@@ -215,6 +215,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	defer cancel(nil)
 	stop := context.AfterFunc(x.session.Context(), func() { cancel(context.Cause(x.session.Context())) })
 	defer stop()
+	go x.keepTo(ctx, limits)
 	p := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			if query != "" {
@@ -226,6 +227,22 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { x.failed(w, err) }}
 	p.ServeHTTP(w, r.WithContext(ctx))
 	return context.Cause(x.session.Context())
+}
+
+// keepTo ends a request, until ctx ends, once the roles let it be made as somebody else than it was.
+func (x *exchange) keepTo(ctx context.Context, was access.Limits) {
+	for {
+		changed := x.session.Changed()
+		if is := x.session.Limits(); is.KubeUsers != was.KubeUsers || is.KubeGroups != was.KubeGroups {
+			x.session.Cut(fault.New(fault.Denied, "your roles name other Kubernetes groups or users now").WithReason("kubernetes_groups").WithFix("ask anew"))
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // rewrite makes the request the agent's own, as another: nothing of who the client says it is goes on. httputil took the

@@ -328,6 +328,31 @@ func TestA50NoUser(t *testing.T) {
 	}
 }
 
+// TestA54Groups: a stream that was asked for as somebody whom the roles leave no more ends.
+func TestA54Groups(t *testing.T) {
+	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintln(w, `{"type":"ADDED","object":{}}`)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	c := p.dials()
+	go func() { _, _ = io.WriteString(c, get("/api/v1/pods?watch=1")) }()
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(res.Body)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, "ADDED") {
+		t.Fatalf("%q %v", line, err)
+	}
+	p.apply(false, &role.Role{Name: "devs", Allow: role.Conditions{KubernetesLabels: label.Selector{"*": {"*"}}, KubernetesGroups: []string{"readers"}}})
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	if line, err := lines.ReadString('\n'); !strings.Contains(line, `"ERROR"`) || !strings.Contains(line, "Kubernetes groups") {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
 // TestStreamIsNotIdle: who types in a stream is not idle.
 func TestStreamIsNotIdle(t *testing.T) {
 	p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
