@@ -285,6 +285,15 @@ var limitRows = []struct {
 		s.role("access").Allow.KubernetesUsers = []string{"robot", "root"}
 		s.role("deny").Deny.KubernetesUsers = []string{"root"}
 	}, func(l Limits) bool { return l.KubeUsers == "robot" }},
+	{"kubernetes_users that are denied, every one", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("access").Allow.KubernetesUsers = []string{"robot"}
+		s.role("deny").Deny.KubernetesUsers = []string{"robot"}
+	}, func(l Limits) bool { return l.KubeUsers == "" }},
+	{"the login's own name, denied", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("deny").Deny.KubernetesUsers = []string{"al*"}
+	}, func(l Limits) bool { return l.KubeUsers == "" }},
 	{"db_roles of the roles that make the user, each once", func(s *situation) {
 		s.making()
 		s.role("other").Allow, s.role("other").Options.CreateDBUserMode = role.Conditions{DBLabels: all, DBNames: []string{"orders"}, DBRoles: []string{"admins", "readers"}}, "keep"

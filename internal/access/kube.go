@@ -34,25 +34,26 @@ func KubeFilters(in Input) bool {
 }
 
 // kubeAs are the users and groups that granting roles let a request be made as, and no role takes away: sorted, each once,
-// separated by commas. Without a user it is the login's own name.
+// separated by commas. Where no role names a user it is the login's own name; where that is denied too there is none.
 func kubeAs(in *Input, held []asked) (users, groups string) {
-	gathered := func(list func(*Policy) []string, denied func(*Policy) []value) string {
+	gathered := func(list func(*Policy) []string, denied func(*Policy) []value, otherwise ...string) string {
 		var out []string
 		for _, p := range held {
 			if p.grants {
 				out = append(out, role.Expand(list(p.Policy), in.Identity.Traits)...)
 			}
 		}
+		out = slices.DeleteFunc(out, func(name string) bool { return strings.Contains(name, "*") })
+		if len(out) == 0 {
+			out = otherwise
+		}
 		out = slices.DeleteFunc(out, func(name string) bool {
-			return strings.Contains(name, "*") || slices.ContainsFunc(held, func(p asked) bool { return pattern(denied(p.Policy), in.Identity.Traits, name) })
+			return slices.ContainsFunc(held, func(p asked) bool { return pattern(denied(p.Policy), in.Identity.Traits, name) })
 		})
 		slices.Sort(out)
 		return strings.Join(slices.Compact(out), ",")
 	}
-	users = gathered(func(p *Policy) []string { return p.allow.KubernetesUsers }, func(p *Policy) []value { return p.deny.kube.users })
+	users = gathered(func(p *Policy) []string { return p.allow.KubernetesUsers }, func(p *Policy) []value { return p.deny.kube.users }, in.Identity.Name)
 	groups = gathered(func(p *Policy) []string { return p.allow.KubernetesGroups }, func(p *Policy) []value { return p.deny.kube.groups })
-	if users == "" {
-		users = in.Identity.Name
-	}
 	return users, groups
 }

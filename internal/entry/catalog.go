@@ -44,6 +44,7 @@ type Catalog struct {
 	items map[string]*item // guarded by mu: what is served, by SNI name
 	cert  *tls.Certificate // guarded by mu
 	names []string         // guarded by mu: those that auth was asked for
+	asked time.Time        // guarded by mu: when auth was asked last
 	told  map[string]string
 }
 
@@ -53,6 +54,9 @@ type item struct {
 	ctx context.Context
 	end context.CancelCauseFunc
 }
+
+// refusedAgain is when auth is asked again for names that it refused: they may be free by then.
+const refusedAgain = 5 * time.Minute
 
 // NewCatalog makes an empty one.
 func NewCatalog(c Certifier, host identity.Host, log *slog.Logger) *Catalog {
@@ -97,8 +101,13 @@ func (c *Catalog) set(ctx context.Context, list []Resource) (time.Duration, erro
 	slices.Sort(names)
 	c.mu.Lock()
 	cert, same := c.cert, slices.Equal(names, c.names)
+	again := c.asked.Add(refusedAgain)
 	c.mu.Unlock()
-	var served []string
+	served := c.served()
+	refused := len(served) < len(slices.Compact(slices.Clone(names)))
+	if refused && !time.Now().Before(again) {
+		same = false
+	}
 	if cert == nil || !same || time.Now().After(renewal(cert.Leaf)) {
 		var err error
 		if cert, served, err = c.certify(ctx, names); err != nil {
@@ -107,15 +116,18 @@ func (c *Catalog) set(ctx context.Context, list []Resource) (time.Duration, erro
 			}
 			return 0, err
 		}
-	} else {
-		served = c.served()
+		refused, again = len(served) < len(slices.Compact(slices.Clone(names))), time.Now().Add(refusedAgain)
 	}
 	list = slices.DeleteFunc(slices.Clone(list), func(r Resource) bool { return !slices.Contains(served, r.Name) })
 	c.mu.Lock()
-	c.cert, c.names = cert, names
+	c.cert, c.names, c.asked = cert, names, again.Add(-refusedAgain)
 	c.mu.Unlock()
 	c.replace(list, served)
-	return time.Until(renewal(cert.Leaf)), nil
+	wait := time.Until(renewal(cert.Leaf))
+	if refused {
+		wait = min(wait, time.Until(again))
+	}
+	return wait, nil
 }
 
 func renewal(leaf *x509.Certificate) time.Time {

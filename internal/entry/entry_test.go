@@ -19,6 +19,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -318,6 +319,7 @@ type certifier struct {
 	refuse  map[string]string
 	life    time.Duration
 	failing atomic.Bool
+	free    atomic.Bool // nothing is refused any more
 }
 
 func (c *certifier) Served(_ context.Context, key crypto.PublicKey, names []string) (authority.Served, error) {
@@ -328,7 +330,7 @@ func (c *certifier) Served(_ context.Context, key crypto.PublicKey, names []stri
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(9), NotBefore: time.Now().Add(-time.Second), NotAfter: time.Now().Add(c.life)}
 	out := authority.Served{Refused: map[string]string{}}
 	for _, n := range names {
-		if why := c.refuse[n]; why != "" {
+		if why := c.refuse[n]; why != "" && !c.free.Load() {
 			out.Refused[n] = why
 			continue
 		}
@@ -419,6 +421,41 @@ func TestCatalog(t *testing.T) {
 	if got := names(); !slices.Equal(got, []string{"new", "orders"}) {
 		t.Errorf("serves %v", got)
 	}
+}
+
+// TestCatalogAsksAgain: a name that another agent held is served soon after it is free, not when the certificate is over.
+func TestCatalogAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := identity.Host{ID: uuid.NewString(), Role: identity.RoleDB, Cluster: "example.com"}
+		cert := &certifier{ca: newCA(t), host: host, refuse: map[string]string{"orders": "held by another"}, life: 24 * time.Hour}
+		c := NewCatalog(cert, host, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		changed := make(chan struct{})
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			c.Run(ctx, func() ([]Resource, <-chan struct{}) {
+				return []Resource{{Served: target.Served{Name: "orders"}, Spec: "orders"}}, changed
+			}, nil)
+		}()
+		synctest.Wait()
+		if len(c.Serves()) != 0 {
+			t.Fatal("what another holds is served")
+		}
+		cert.free.Store(true)
+		time.Sleep(5*time.Minute + time.Second)
+		synctest.Wait()
+		if n := cert.asked.Load(); len(c.Serves()) != 1 || n != 2 {
+			t.Errorf("serves %v, asked %d times", c.Serves(), n)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := cert.asked.Load(); n != 2 {
+			t.Errorf("asked %d times with nothing refused", n)
+		}
+		cancel()
+		<-ended
+	})
 }
 
 // TestCatalogRenews gets a new certificate before the old one is over.

@@ -116,3 +116,24 @@ func (b *cutBody) Read(p []byte) (int, error) {
 	b.last, b.over = append(raw, '\n'), true
 	return n, nil
 }
+
+// liveBody is a stream's connection to the server, on which what passes says that its person is there.
+type liveBody struct {
+	io.ReadWriteCloser
+	exchange *exchange
+}
+
+// Read is of io.Reader.
+func (b *liveBody) Read(p []byte) (int, error) {
+	n, err := b.ReadWriteCloser.Read(p)
+	if n > 0 {
+		b.exchange.session.Touch()
+	}
+	return n, err
+}
+
+// Write is of io.Writer.
+func (b *liveBody) Write(p []byte) (int, error) {
+	b.exchange.session.Touch()
+	return b.ReadWriteCloser.Write(p)
+}

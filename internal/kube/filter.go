@@ -17,7 +17,7 @@ const maxFiltered = 64 << 20
 
 // filter takes out of a list or a watch what is not granted. What it cannot read it withholds.
 func (x *exchange) filter(res *http.Response) error {
-	if res.StatusCode != http.StatusOK || !x.session.Filters() {
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusGone || !x.session.Filters() {
 		return nil
 	}
 	media, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
@@ -25,7 +25,7 @@ func (x *exchange) filter(res *http.Response) error {
 		return fault.New(fault.Denied, "the cluster answered in a form that cannot be looked through").WithReason("unfiltered").
 			WithCause("content type %q", fault.Plain(res.Header.Get("Content-Type")))
 	}
-	if x.request.Verb == "watch" {
+	if x.request.Verb == "watch" && res.StatusCode == http.StatusOK {
 		res.Body, res.ContentLength = x.filterWatch(res.Body), -1
 		res.Header.Del("Content-Length")
 		return nil
@@ -70,6 +70,9 @@ func (x *exchange) filterList(raw []byte) ([]byte, error) {
 	if err := json.Unmarshal(raw, &list); err != nil {
 		return nil, err
 	}
+	if err := x.door.pages.hide(list); err != nil {
+		return nil, err
+	}
 	field := ""
 	for _, f := range []string{"items", "rows"} {
 		if _, has := list[f]; has {
@@ -82,8 +85,8 @@ func (x *exchange) filterList(raw []byte) ([]byte, error) {
 	var kind string
 	_ = json.Unmarshal(list["kind"], &kind)
 	if field == "" {
-		if kind == "Table" || strings.HasSuffix(kind, "List") { // an empty one
-			return raw, nil
+		if kind == "Table" || kind == "Status" || strings.HasSuffix(kind, "List") { // an empty one, or why there is none
+			return json.Marshal(list)
 		}
 		return nil, fmt.Errorf("a %q is no list", kind)
 	}
@@ -120,6 +123,7 @@ func (x *exchange) filterWatch(body io.ReadCloser) io.ReadCloser {
 	go func() {
 		defer body.Close()
 		dec := json.NewDecoder(body)
+		var columns json.RawMessage
 		for {
 			var ev struct {
 				Type   string          `json:"type"`
@@ -129,7 +133,7 @@ func (x *exchange) filterWatch(body io.ReadCloser) io.ReadCloser {
 				w.CloseWithError(err)
 				return
 			}
-			object, keep := x.filterEvent(ev.Type, ev.Object)
+			object, keep := x.filterEvent(ev.Type, ev.Object, &columns)
 			if !keep {
 				continue
 			}
@@ -146,8 +150,9 @@ func (x *exchange) filterWatch(body io.ReadCloser) io.ReadCloser {
 	return &piped{r, body}
 }
 
-// filterEvent decides about one event: bookmarks and errors name no object.
-func (x *exchange) filterEvent(kind string, object json.RawMessage) (json.RawMessage, bool) {
+// filterEvent decides about one event: bookmarks and errors name no object. Tables have their columns in the first one
+// alone; columns keeps them for the first that is shown.
+func (x *exchange) filterEvent(kind string, object json.RawMessage, columns *json.RawMessage) (json.RawMessage, bool) {
 	if kind == "BOOKMARK" || kind == "ERROR" {
 		return object, true
 	}
@@ -162,10 +167,21 @@ func (x *exchange) filterEvent(kind string, object json.RawMessage) (json.RawMes
 		var t struct {
 			Rows []json.RawMessage `json:"rows"`
 		}
-		if err != nil || json.Unmarshal(out, &t) != nil || len(t.Rows) == 0 {
+		var table map[string]json.RawMessage
+		if err != nil || json.Unmarshal(out, &t) != nil || json.Unmarshal(out, &table) != nil {
 			return nil, false
 		}
-		return out, true
+		if own := table["columnDefinitions"]; len(own) > 0 && string(own) != "null" && string(own) != "[]" {
+			*columns = own
+		}
+		if len(t.Rows) == 0 {
+			return nil, false
+		}
+		if len(*columns) > 0 {
+			table["columnDefinitions"], *columns = *columns, nil
+			out, err = json.Marshal(table)
+		}
+		return out, err == nil
 	}
 	return object, x.shows(object)
 }

@@ -69,7 +69,7 @@ type status struct {
 }
 
 func statusOf(code int, f *fault.Error) status {
-	reason := map[int]string{http.StatusForbidden: "Forbidden", http.StatusBadRequest: "BadRequest", http.StatusServiceUnavailable: "ServiceUnavailable"}[code]
+	reason := map[int]string{http.StatusForbidden: "Forbidden", http.StatusBadRequest: "BadRequest", http.StatusGone: "Expired", http.StatusServiceUnavailable: "ServiceUnavailable"}[code]
 	if reason == "" {
 		reason = "InternalError"
 	}

@@ -5,6 +5,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,6 +44,7 @@ type Door struct {
 	Config
 	http  *http.Server
 	conns *handoff
+	pages pages
 	done  sync.WaitGroup
 }
 
@@ -57,7 +59,7 @@ type Visit struct {
 
 // New makes a door.
 func New(c Config) *Door {
-	d := &Door{Config: c, conns: newHandoff()}
+	d := &Door{Config: c, conns: newHandoff(), pages: newPages()}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // the TLS is over by now
@@ -188,11 +190,22 @@ type exchange struct {
 // forward sends the request as whom the decision names, and brings the answer back.
 func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	limits := x.session.Limits()
+	if limits.KubeUsers == "" { // without a user the server would take the request for the agent's own
+		f := fault.New(fault.Denied, "your roles leave you no Kubernetes user to be").WithReason("kubernetes_users").
+			WithCause("a role denies it").WithFix("ask an administrator for one of kubernetes_users in your roles")
+		refuse(w, x.request.Object, http.StatusForbidden, f)
+		return x.record(http.StatusForbidden, f.Text)
+	}
 	if strings.Contains(limits.KubeUsers, ",") {
 		f := fault.New(fault.Denied, "your roles let you be several Kubernetes users, and a request is one's").WithReason("kubernetes_users").
 			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
 		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
+	}
+	query, err := x.page(r)
+	if err != nil {
+		refuse(w, x.request.Object, http.StatusGone, fault.New(fault.Invalid, "the list cannot be continued from there").WithFix("ask for it anew"))
+		return x.record(http.StatusGone, "the list cannot be continued")
 	}
 	transport := x.visit.Server.Plain
 	if x.request.Stream {
@@ -202,12 +215,34 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	defer cancel(nil)
 	stop := context.AfterFunc(x.session.Context(), func() { cancel(context.Cause(x.session.Context())) })
 	defer stop()
+	go x.keepTo(ctx, limits)
 	p := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
-		Rewrite:        func(pr *httputil.ProxyRequest) { x.rewrite(pr, limits) },
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			if query != "" {
+				pr.Out.URL.RawQuery = query
+			}
+			x.rewrite(pr, limits)
+		},
 		ModifyResponse: x.answered,
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { x.failed(w, err) }}
 	p.ServeHTTP(w, r.WithContext(ctx))
 	return context.Cause(x.session.Context())
+}
+
+// keepTo ends a request, until ctx ends, once the roles let it be made as somebody else than it was.
+func (x *exchange) keepTo(ctx context.Context, was access.Limits) {
+	for {
+		changed := x.session.Changed()
+		if is := x.session.Limits(); is.KubeUsers != was.KubeUsers || is.KubeGroups != was.KubeGroups {
+			x.session.Cut(fault.New(fault.Denied, "your roles name other Kubernetes groups or users now").WithReason("kubernetes_groups").WithFix("ask anew"))
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // rewrite makes the request the agent's own, as another: nothing of who the client says it is goes on. httputil took the
@@ -224,6 +259,10 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
 		}
 	}
 	dropTokens(out.Header)
+	out.Trailer = nil
+	if x.session.Filters() {
+		out.Header.Del("Accept-Encoding") // compressed it could not be looked through
+	}
 	if err := x.visit.Server.Authorize(out.Header); err != nil {
 		x.door.Log.Warn("no credentials for the cluster", "cluster", x.visit.Cluster.Name, "err", err)
 	}
@@ -241,6 +280,9 @@ func (x *exchange) answered(res *http.Response) error {
 	}
 	if x.request.Stream {
 		if res.StatusCode == http.StatusSwitchingProtocols {
+			if c, ok := res.Body.(io.ReadWriteCloser); ok {
+				res.Body = &liveBody{c, x}
+			}
 			return nil // its start is on record
 		}
 		// What is not switched is an answer like others: httputil does not hand the connection over.

@@ -2,7 +2,9 @@ package kube
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -272,6 +274,158 @@ func TestFilter(t *testing.T) {
 	_, body := p.asks(get("/api/v1/pods?watch=1"))
 	if strings.Contains(body, "prod") || strings.Count(body, "\n") != 3 || !strings.Contains(body, "BOOKMARK") || !strings.Contains(body, `"DELETED"`) {
 		t.Errorf("watch: %s", body)
+	}
+}
+
+// TestFilterAsks: what is looked through is asked for in a form that can be: the API server compresses long lists for clients
+// that would take it, as kubectl does.
+func TestFilterAsks(t *testing.T) {
+	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		body := `{"kind":"PodList","metadata":{},"items":[]}`
+		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			defer z.Close()
+			_, _ = io.WriteString(z, body)
+			return
+		}
+		fmt.Fprint(w, body)
+	}, role.KubeResource{Kind: "*", Namespace: "dev", Name: "*", Verbs: []string{"*"}})
+	if res, body := p.asks(get("/api/v1/pods", "Accept-Encoding: gzip")); res.StatusCode != 200 || !strings.Contains(body, "PodList") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	if res, _ := p.asks(get("/api/v1/namespaces/dev/pods", "Accept-Encoding: gzip")); res.Header.Get("Content-Encoding") != "gzip" {
+		t.Error("what is not looked through lost its compression")
+	}
+}
+
+// TestFilterColumns: of a watch as tables the server says the columns in the first event alone, which may be withheld.
+func TestFilterColumns(t *testing.T) {
+	p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		for i, ns := range []string{"prod", "dev", "dev"} {
+			columns := ""
+			if i == 0 {
+				columns = `"columnDefinitions":[{"name":"Age"}],`
+			}
+			fmt.Fprintf(w, `{"type":"ADDED","object":{"kind":"Table",%s"rows":[{"cells":[%d],"object":{"metadata":{"name":"x","namespace":%q}}}]}}`+"\n", columns, i, ns)
+		}
+	}, role.KubeResource{Kind: "*", Namespace: "dev", Name: "*", Verbs: []string{"*"}})
+	_, body := p.asks(get("/api/v1/pods?watch=1"))
+	first, second, _ := strings.Cut(body, "\n")
+	if !strings.Contains(first, "Age") || !strings.Contains(first, "[1]") || strings.Contains(second, "Age") || !strings.Contains(second, "[2]") {
+		t.Error(body)
+	}
+}
+
+// TestA50NoUser: who has no Kubernetes user to be is not the agent.
+func TestA50NoUser(t *testing.T) {
+	p := newPlace(t, func(http.ResponseWriter, *http.Request) { t.Error("it reached the server") })
+	p.apply(false, &role.Role{Name: "devs", Allow: role.Conditions{KubernetesLabels: label.Selector{"*": {"*"}}}, Deny: role.Conditions{KubernetesUsers: []string{"*"}}})
+	if res, body := p.asks(get("/api/v1/namespaces/dev/pods/web")); res.StatusCode != 403 || !strings.Contains(body, "no Kubernetes user") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
+
+// TestA54Groups: a stream that was asked for as somebody whom the roles leave no more ends.
+func TestA54Groups(t *testing.T) {
+	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintln(w, `{"type":"ADDED","object":{}}`)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	c := p.dials()
+	go func() { _, _ = io.WriteString(c, get("/api/v1/pods?watch=1")) }()
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(res.Body)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, "ADDED") {
+		t.Fatalf("%q %v", line, err)
+	}
+	p.apply(false, &role.Role{Name: "devs", Allow: role.Conditions{KubernetesLabels: label.Selector{"*": {"*"}}, KubernetesGroups: []string{"readers"}}})
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	if line, err := lines.ReadString('\n'); !strings.Contains(line, `"ERROR"`) || !strings.Contains(line, "Kubernetes groups") {
+		t.Errorf("%q %v", line, err)
+	}
+}
+
+// TestStreamIsNotIdle: who types in a stream is not idle.
+func TestStreamIsNotIdle(t *testing.T) {
+	p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(c, rw)
+	})
+	set := cluster.Default()
+	p.apply(false, &set, &role.Role{Name: "devs", Options: role.Options{ClientIdleTimeout: role.Duration(900 * time.Millisecond)},
+		Allow: role.Conditions{KubernetesLabels: label.Selector{"*": {"*"}}, KubernetesGroups: []string{"devs"}}})
+	c := p.dials()
+	go func() {
+		_, _ = io.WriteString(c, get("/api/v1/namespaces/dev/pods/web/exec", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA=="))
+	}()
+	r := bufio.NewReader(c)
+	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 101 {
+		t.Fatalf("%v %v", res, err)
+	}
+	began, tick := time.Now(), time.NewTicker(100*time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		_, werr := io.WriteString(c, "x")
+		_, err := r.ReadByte()
+		if werr != nil || err != nil {
+			t.Fatalf("cut after %s: %v %v", time.Since(began), werr, err)
+		}
+		if time.Since(began) > 3*time.Second {
+			break
+		}
+	}
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) { // and who does nothing is
+		t.Error(err)
+	}
+}
+
+// TestA50Pages: names of what is withheld are not in a list's way to its next page, nor is how many there are.
+func TestA50Pages(t *testing.T) {
+	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		next := base64.RawURLEncoding.EncodeToString([]byte(`{"v":"meta.k8s.io/v1","rv":7,"start":"prod/secret\u0000"}`))
+		switch r.URL.Query().Get("continue") {
+		case "":
+			fmt.Fprintf(w, `{"kind":"PodList","metadata":{"continue":%q,"remainingItemCount":41,"resourceVersion":"7"},"items":[{"metadata":{"name":"secret","namespace":"prod"}}]}`, next)
+		case next:
+			fmt.Fprint(w, `{"kind":"PodList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"web","namespace":"dev"}}]}`)
+		default:
+			t.Errorf("the server was asked to continue at %q", r.URL.Query().Get("continue"))
+		}
+	}, role.KubeResource{Kind: "*", Namespace: "dev", Name: "*", Verbs: []string{"*"}})
+	_, body := p.asks(get("/api/v1/pods?limit=1"))
+	var list struct {
+		Metadata map[string]any `json:"metadata"`
+	}
+	if err := json.Unmarshal([]byte(body), &list); err != nil || list.Metadata["resourceVersion"] != "7" || list.Metadata["remainingItemCount"] != nil {
+		t.Fatalf("%v %s", err, body)
+	}
+	next, _ := list.Metadata["continue"].(string)
+	raw, err := base64.RawURLEncoding.DecodeString(next)
+	if err != nil || next == "" || strings.Contains(string(raw), "secret") {
+		t.Fatalf("continue %q: %q %v", next, raw, err)
+	}
+	if res, body := p.asks(get("/api/v1/pods?limit=1&continue=" + next)); res.StatusCode != 200 || !strings.Contains(body, "web") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	for _, made := range []string{next[1:], "x", base64.RawURLEncoding.EncodeToString([]byte(`{"start":"prod/a"}`))} {
+		if res, body := p.asks(get("/api/v1/pods?limit=1&continue=" + made)); res.StatusCode != 410 || !strings.Contains(body, `"Expired"`) {
+			t.Errorf("%q: %d %s", made, res.StatusCode, body)
+		}
 	}
 }
 

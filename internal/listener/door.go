@@ -48,7 +48,11 @@ func (l *Listener) openDoor(ctx context.Context, s Spec) (Spec, error) {
 	l.active = time.Now()
 	if d := l.doors[s.key()]; d != nil {
 		if d.spec.same(s) {
-			return d.spec, nil
+			var err error
+			if d.tls != nil {
+				err = renewFiles(s.Home)
+			}
+			return d.spec, err
 		}
 		d.listener.Close()
 		delete(l.doors, s.key())
@@ -79,10 +83,10 @@ func newDoor(s Spec) (*door, error) {
 		n, err := listenUnix(s.Socket)
 		return &door{s, n, open, nil}, err
 	}
-	config, err := serverConfig(s.Home)
-	if err != nil {
+	if err := renewFiles(s.Home); err != nil {
 		return nil, err
 	}
+	config := serverConfig(s.Home)
 	n, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "port %d of this machine is held by another program", s.Port).WithReason("port_held").Wrapping(err).

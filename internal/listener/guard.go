@@ -42,20 +42,25 @@ func FilesOf(dir string) Files {
 // localLife is how long they live; they are made anew in the last third.
 const localLife = 30 * 24 * time.Hour
 
-// serverConfig is what a port shows and asks for: the certificates of its directory, made where there are none.
-func serverConfig(dir string) (*tls.Config, error) {
-	f := FilesOf(dir)
-	server := filepath.Join(dir, "local-server.pem")
-	if c, err := loadConfig(f, server); err == nil {
-		return c, nil
+// renewFiles makes the certificates of a directory where there are none, or they are nearly over.
+func renewFiles(dir string) error {
+	f, server := FilesOf(dir), filepath.Join(dir, "local-server.pem")
+	if _, err := loadConfig(f, server, localLife/3); err == nil {
+		return nil
 	}
-	if err := makeFiles(f, server); err != nil {
-		return nil, err
-	}
-	return loadConfig(f, server)
+	return makeFiles(f, server)
 }
 
-func loadConfig(f Files, server string) (*tls.Config, error) {
+// serverConfig is what a port shows and asks for: the certificates of its directory, as they are when somebody comes, for a
+// port may stand longer than they live.
+func serverConfig(dir string) *tls.Config {
+	f, server := FilesOf(dir), filepath.Join(dir, "local-server.pem")
+	return &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return loadConfig(f, server, 0) }}
+}
+
+// loadConfig reads certificates that live for another while.
+func loadConfig(f Files, server string, while time.Duration) (*tls.Config, error) {
 	ca, err := os.ReadFile(f.CA)
 	if err != nil {
 		return nil, err
@@ -64,7 +69,7 @@ func loadConfig(f Files, server string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if time.Until(cert.Leaf.NotAfter) < localLife/3 {
+	if time.Until(cert.Leaf.NotAfter) < while {
 		return nil, errors.New("local certificates are nearly over")
 	}
 	roots := x509.NewCertPool()

@@ -9,6 +9,7 @@ package listener
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"path/filepath"
@@ -198,14 +199,19 @@ func (l *Listener) answer(ctx context.Context, c net.Conn) {
 	_ = tunnel.WriteFrame(c, a)
 }
 
+// statusBytes is how much of a frame doors may take.
+const statusBytes = 3500
+
 func (l *Listener) specs() []Spec {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := []Spec{}
+	out, room := []Spec{}, statusBytes
 	for _, d := range l.doors {
-		if len(out) < 16 { // what goes into a frame
-			out = append(out, d.spec)
+		raw, err := json.Marshal(d.spec)
+		if room -= len(raw) + 1; err != nil || room < 0 {
+			break
 		}
+		out = append(out, d.spec)
 	}
 	return out
 }

@@ -431,6 +431,54 @@ func TestClusters(t *testing.T) {
 	}
 }
 
+// TestManyDoors: however many doors are open, and whatever they are called, another one opens.
+func TestManyDoors(t *testing.T) {
+	r := run(t, 0)
+	long := strings.Repeat("a", 100)
+	for i := range 40 {
+		s := r.open(Spec{Cluster: "example.com", Resource: fmt.Sprint(long, i), Protocol: target.Redis, DBUser: long, DBName: long})
+		if s.Port == 0 {
+			t.Fatal(s)
+		}
+	}
+	if doors, err := r.Doors(t.Context()); err != nil || len(doors) == 0 {
+		t.Error(doors, err)
+	}
+}
+
+// TestNewLocalFiles: doors that stand for long take the local certificates as they are now, which another door's opening may
+// have made anew.
+func TestNewLocalFiles(t *testing.T) {
+	r := run(t, 0)
+	cache := r.open(Spec{Resource: "cache", Protocol: target.Redis})
+	reach := func() error {
+		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", cache.Port), local(t, cache, nil))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return echo(t, c)
+	}
+	if err := reach(); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeFiles(FilesOf(cache.Home), filepath.Join(cache.Home, "local-server.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if err := reach(); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(cache.Home); err != nil {
+		t.Fatal(err)
+	}
+	if again := r.open(cache); again.Port != cache.Port {
+		t.Fatalf("%+v", again)
+	}
+	if err := reach(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPortHeld: a door keeps its port, and one that another program holds is an error that names the login command.
 func TestPortHeld(t *testing.T) {
 	r := run(t, 0)

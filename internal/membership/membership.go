@@ -127,6 +127,7 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 	switch {
 	case t.Name != "":
 		host.Name = t.Name
+		ops = append(ops, store.Put(records.GivenNameKey(role, t.Name, host.ID), []byte(host.ID)))
 	case r.Name != "":
 		take, holder, err := s.takeName(ctx, role, r.Name, host.ID)
 		if err != nil {
@@ -178,10 +179,17 @@ func (s *Service) takeName(ctx context.Context, role identity.HostRole, name, id
 	}
 	key := records.HostNameKey(role, name)
 	rec, err := s.Store.Get(ctx, key)
-	if errors.Is(err, store.ErrNotFound) {
-		return []store.Op{store.CheckRevision(key, 0), store.Put(key, []byte(id))}, "", nil
+	if !errors.Is(err, store.ErrNotFound) {
+		return nil, string(rec.Value), err
 	}
-	return nil, string(rec.Value), err
+	given, err := s.Store.List(ctx, store.Range{Prefix: records.GivenNameKey(role, name, ""), Limit: 1})
+	if err != nil {
+		return nil, "", err
+	}
+	if len(given.Records) > 0 { // a token gave it: what hosts of that name share is not for others
+		return nil, string(given.Records[0].Value), nil
+	}
+	return []store.Op{store.CheckRevision(key, 0), store.Put(key, []byte(id))}, "", nil
 }
 
 // Renew gives a host new certificates for what it is.

@@ -31,15 +31,15 @@ func (p *Proxy) served(sni string) *destination {
 		return nil
 	}
 	d := &destination{door: servedBy[identity.HostRole(role)]}
-	d.agents = p.serving(identity.HostRole(role), name)
+	d.agents = p.serving(identity.HostRole(role), func(s string) bool { return target.SNIName(s) == name })
 	if len(d.agents) == 0 {
 		return nil
 	}
 	return d
 }
 
-// serving lists the connected agents that say they serve a resource, given by its name or its SNI name.
-func (p *Proxy) serving(role identity.HostRole, name string) []string {
+// serving lists the connected agents that say they serve a resource.
+func (p *Proxy) serving(role identity.HostRole, is func(name string) bool) []string {
 	picture, _ := p.Pictures.Current()
 	var out []string
 	for id, srv := range picture.Servers {
@@ -47,7 +47,7 @@ func (p *Proxy) serving(role identity.HostRole, name string) []string {
 			continue
 		}
 		for _, s := range srv.Serves {
-			if s.Name == name || target.SNIName(s.Name) == name {
+			if is(s.Name) {
 				out = append(out, id)
 				break
 			}

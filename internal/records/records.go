@@ -5,6 +5,7 @@
 //	secret/NAME       what proves a user: never listed, never in a picture
 //	invite/HASH       single-use invites
 //	hostname/ROLE/NAME  the id of the host that holds a name
+//	hostgiven/ROLE/NAME/ID  a host whose token gave it the name
 //	served/KIND/NAME  the host, by its name or id, that first served a resource
 //	login/CREDENTIAL  the certificates that a device credential has
 //	session/HOST/ID   the sessions that agents say they carry
@@ -223,6 +224,13 @@ func HostNameKey(role identity.HostRole, name string) string {
 	return "hostname/" + string(role) + "/" + name
 }
 
+const givenPrefix = "hostgiven/"
+
+// GivenNameKey is where it is kept that a token gave a host its name; without an id, what all of that name lie below.
+func GivenNameKey(role identity.HostRole, name, id string) string {
+	return givenPrefix + string(role) + "/" + url.PathEscape(name) + "/" + id
+}
+
 // NameHolder is the id of the host that holds a name, or "".
 func (r *Records) NameHolder(ctx context.Context, role identity.HostRole, name string) (string, error) {
 	rec, err := r.store.Get(ctx, HostNameKey(role, name))
@@ -238,11 +246,15 @@ func (r *Records) FreeNames(ctx context.Context, id string) ([]store.Op, error) 
 	if err != nil {
 		return nil, err
 	}
+	given, err := r.freeBelow(ctx, givenPrefix, func(v []byte) bool { return string(v) == id })
+	if err != nil {
+		return nil, err
+	}
 	served, err := r.freeBelow(ctx, servedPrefix, func(v []byte) bool {
 		var c Claim
 		return json.Unmarshal(v, &c) == nil && c.ID == id
 	})
-	return append(names, served...), err
+	return append(append(names, given...), served...), err
 }
 
 func (r *Records) freeBelow(ctx context.Context, prefix string, held func([]byte) bool) ([]store.Op, error) {

@@ -158,6 +158,30 @@ func TestA13NamesStayTheirs(t *testing.T) {
 	w.Refused(second.renew(), "host_removed", event.Auth)
 }
 
+// TestA13SharedName: a name that tokens give to several is what they share: one that names itself so does not get it, and
+// with it what they serve, as long as one of them is there.
+func TestA13SharedName(t *testing.T) {
+	w := world.New(t, nil)
+	first, second, thief := newHost(t, w), newHost(t, w), newHost(t, w)
+	for _, h := range []*host{first, second} {
+		if err := h.join(h.token("orders-agents", "node"), ""); err != nil || h.Name != "orders-agents" {
+			t.Fatalf("%q %v", h.Name, err)
+		}
+	}
+	if err := thief.join(thief.token("", "node"), "orders-agents"); err != nil || thief.Name != "" || thief.Notice == "" {
+		t.Fatalf("the name that others share was taken: %q %q %v", thief.Name, thief.Notice, err)
+	}
+	for _, h := range []*host{first, second} {
+		if _, err := w.Admin.Delete(t.Context(), manifest.Node, h.ID); err != nil {
+			// one that nobody has heard of goes by its id alone
+			t.Fatal(err)
+		}
+	}
+	if err := thief.join(thief.token("", "node"), "orders-agents"); err != nil || thief.Name != "orders-agents" {
+		t.Fatalf("the name is not free: %q %q %v", thief.Name, thief.Notice, err)
+	}
+}
+
 // TestA13RemovedWhileAway removes a node that nobody has heard of: its key may be with somebody else by now.
 func TestA13RemovedWhileAway(t *testing.T) {
 	w := world.New(t, nil)

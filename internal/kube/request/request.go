@@ -50,7 +50,23 @@ func Parse(method, escaped string, query url.Values) (Request, error) {
 		return Request{}, err
 	}
 	r.through()
-	return r, nil
+	if r.Verb == "proxy" {
+		r.Object.Name, err = proxied(r.Object.Name)
+	}
+	return r, err
+}
+
+// proxied is the object in the name of a proxy request, [SCHEME:]NAME[:PORT], as the server takes it apart
+// (k8s.io/apimachinery, SplitSchemeNamePort).
+func proxied(id string) (string, error) {
+	parts := strings.Split(id, ":")
+	if len(parts) == 3 && (parts[0] == "" || parts[0] == "http" || parts[0] == "https") {
+		parts = parts[1:]
+	}
+	if len(parts) > 2 || parts[0] == "" {
+		return "", errUnclear
+	}
+	return parts[0], nil
 }
 
 // segments takes a path apart. Empty segments, dots, encoded slashes and dots, and control characters are refused: a

@@ -43,6 +43,10 @@ func TestParse(t *testing.T) {
 		{"POST", "/api/v1/namespaces/dev/pods/web/attach", "exec", target.KubeObject{Resource: "pods", Namespace: "dev", Name: "web"}},
 		{"POST", "/api/v1/namespaces/dev/pods/web/portforward", "portforward", target.KubeObject{Resource: "pods", Namespace: "dev", Name: "web"}},
 		{"GET", "/api/v1/namespaces/dev/services/web/proxy/a/b", "proxy", target.KubeObject{Resource: "services", Namespace: "dev", Name: "web"}},
+		{"GET", "/api/v1/namespaces/dev/services/web:80/proxy/a", "proxy", target.KubeObject{Resource: "services", Namespace: "dev", Name: "web"}},
+		{"GET", "/api/v1/namespaces/dev/services/https:web:443/proxy", "proxy", target.KubeObject{Resource: "services", Namespace: "dev", Name: "web"}},
+		{"GET", "/api/v1/namespaces/dev/pods/:web:port/proxy/", "proxy", target.KubeObject{Resource: "pods", Namespace: "dev", Name: "web"}},
+		{"GET", "/api/v1/nodes/https:n1:10250/proxy/pods", "proxy", target.KubeObject{Resource: "nodes", Name: "n1"}},
 		{"POST", "/api/v1/namespaces/dev/serviceaccounts/robot/token", "create", target.KubeObject{Resource: "serviceaccounts", Subresource: "token", Namespace: "dev", Name: "robot"}},
 		{"GET", "/apis/example.com/v1/namespaces/dev/things/x/exec", "exec", target.KubeObject{Group: "example.com", Resource: "things", Subresource: "exec", Namespace: "dev", Name: "x"}},
 		{"GET", "/api/v1/namespaces", "list", target.KubeObject{Resource: "namespaces"}},
@@ -58,6 +62,15 @@ func TestParse(t *testing.T) {
 		r, err := parse(t, c.method, c.path)
 		if err != nil || r.Verb != c.verb || r.Object != c.object {
 			t.Errorf("%s %s: %q %+v %v", c.method, c.path, r.Verb, r.Object, err)
+		}
+	}
+}
+
+// TestA51ProxyNames: a proxy's name with scheme and port that the API server would not take apart is not taken.
+func TestA51ProxyNames(t *testing.T) {
+	for _, name := range []string{":", "a:", "::", ":80", "ftp:web:80", "a:b:c:d", "https::443"} {
+		if r, err := parse(t, "GET", "/api/v1/namespaces/dev/services/"+name+"/proxy/"); err == nil && r.Object.Name != "a" {
+			t.Errorf("%q is taken as %q", name, r.Object.Name)
 		}
 	}
 }
