@@ -43,8 +43,7 @@ func (c Client) Close(ctx context.Context, s Spec) error {
 	return c.quietly(ctx, call{Op: "close", Spec: s})
 }
 
-// Hold keeps a door that is open, and the listener with it, until ctx ends, and closes it then. It returns at once where
-// the listener was stopped.
+// Hold keeps a door, and with it the listener, until ctx ends; an error where the listener was stopped meanwhile.
 func (c Client) Hold(ctx context.Context, s Spec) error {
 	tick := time.NewTicker(cmp.Or(c.Every, time.Minute))
 	defer tick.Stop()
