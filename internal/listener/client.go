@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -19,6 +20,7 @@ const startTime = 15 * time.Second
 type Client struct {
 	Home  string
 	Spawn func() error
+	Every time.Duration // how often Hold says that a door is wanted; 0: a minute
 }
 
 // Open has a door opened, and the listener started where there is none, and returns the door as it is.
@@ -39,6 +41,22 @@ func (c Client) Open(ctx context.Context, s Spec) (Spec, error) {
 // Close has a door closed, where there is a listener.
 func (c Client) Close(ctx context.Context, s Spec) error {
 	return c.quietly(ctx, call{Op: "close", Spec: s})
+}
+
+// Hold keeps a door, and with it the listener, until ctx ends; an error where the listener was stopped meanwhile.
+func (c Client) Hold(ctx context.Context, s Spec) error {
+	tick := time.NewTicker(cmp.Or(c.Every, time.Minute))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return c.Close(context.WithoutCancel(ctx), s)
+		}
+		if _, err := c.call(ctx, call{Op: "open", Spec: s}); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
 }
 
 // Stop ends the listener, where there is one, and waits until it is gone.

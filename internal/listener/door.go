@@ -48,11 +48,10 @@ func (l *Listener) openDoor(ctx context.Context, s Spec) (Spec, error) {
 	l.active = time.Now()
 	if d := l.doors[s.key()]; d != nil {
 		if d.spec.same(s) {
-			var err error
 			if d.tls != nil {
-				err = renewFiles(s.Home)
+				return d.spec, renewFiles(s.Home)
 			}
-			return d.spec, err
+			return d.spec, nil
 		}
 		d.listener.Close()
 		delete(l.doors, s.key())
@@ -86,7 +85,6 @@ func newDoor(s Spec) (*door, error) {
 	if err := renewFiles(s.Home); err != nil {
 		return nil, err
 	}
-	config := serverConfig(s.Home)
 	n, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "port %d of this machine is held by another program", s.Port).WithReason("port_held").Wrapping(err).
@@ -95,6 +93,7 @@ func newDoor(s Spec) (*door, error) {
 	if a, ok := n.Addr().(*net.TCPAddr); ok {
 		s.Port = a.Port
 	}
+	config := serverConfig(s.Home)
 	return &door{s, n, guardFor(s.Protocol, config), config}, nil
 }
 

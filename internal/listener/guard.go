@@ -54,9 +54,9 @@ func renewFiles(dir string) error {
 // serverConfig is what a port shows and asks for: the certificates of its directory, as they are when somebody comes, for a
 // port may stand longer than they live.
 func serverConfig(dir string) *tls.Config {
-	f, server := FilesOf(dir), filepath.Join(dir, "local-server.pem")
-	return &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return loadConfig(f, server, 0) }}
+	return &tls.Config{MinVersion: tls.VersionTLS12, SessionTicketsDisabled: true, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return loadConfig(FilesOf(dir), filepath.Join(dir, "local-server.pem"), 0)
+	}}
 }
 
 // loadConfig reads certificates that live for another while.

@@ -199,19 +199,15 @@ func (l *Listener) answer(ctx context.Context, c net.Conn) {
 	_ = tunnel.WriteFrame(c, a)
 }
 
-// statusBytes is how much of a frame doors may take.
-const statusBytes = 3500
-
 func (l *Listener) specs() []Spec {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out, room := []Spec{}, statusBytes
+	out, room := []Spec{}, 3500 // bytes of a frame
 	for _, d := range l.doors {
-		raw, err := json.Marshal(d.spec)
-		if room -= len(raw) + 1; err != nil || room < 0 {
-			break
+		raw, _ := json.Marshal(d.spec)
+		if room -= len(raw) + 1; room > 0 {
+			out = append(out, d.spec)
 		}
-		out = append(out, d.spec)
 	}
 	return out
 }

@@ -479,6 +479,29 @@ func TestNewLocalFiles(t *testing.T) {
 	}
 }
 
+// TestHold: a door that somebody holds does not go with a listener that thinks itself idle, and is closed at the end; a
+// listener that was stopped is not started again.
+func TestHold(t *testing.T) {
+	r := run(t, 300*time.Millisecond)
+	r.Client.Every = 50 * time.Millisecond
+	s := r.open(Spec{Resource: "cache", Protocol: target.Redis})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := r.Hold(ctx, s); err != nil {
+		t.Error(err)
+	}
+	if doors, err := r.Doors(t.Context()); err != nil || len(doors) != 0 || r.spawned.Load() != 1 || len(r.ended) != 0 {
+		t.Errorf("%v %v, started %d times", doors, err, r.spawned.Load())
+	}
+	s = r.open(s)
+	if err := r.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Hold(t.Context(), s); !fault.Because(err, "no_listener") {
+		t.Error(err)
+	}
+}
+
 // TestPortHeld: a door keeps its port, and one that another program holds is an error that names the login command.
 func TestPortHeld(t *testing.T) {
 	r := run(t, 0)

@@ -241,6 +241,10 @@ func (r KubeResource) check() error {
 	if r.Kind == "" || strings.ContainsAny(r.Kind, " ,") {
 		return fmt.Errorf("kind: want a resource such as pods, deployments.apps, serviceaccounts/token or *, got %q", r.Kind)
 	}
+	if kind, sub, _ := strings.Cut(r.Kind, "/"); slices.Contains([]string{"log", "status", "scale", "ephemeralcontainers", "resize", "binding"}, sub) ||
+		!strings.Contains(kind, ".") && slices.Contains([]string{"exec", "attach", "portforward", "proxy", "eviction"}, sub) {
+		return fmt.Errorf("kind: %s is decided with its object: write %s and a verb", r.Kind, kind)
+	}
 	if r.Name == "" {
 		return errors.New("name: want an object's name, a pattern, or *")
 	}

@@ -229,8 +229,11 @@ func (a commands) logoutCommand() *cobra.Command {
 					}
 					return err
 				}
-				if err := a.Listener(s).Close(cmd.Context(), spec(s, c)); err != nil {
-					return err
+				for _, port := range []int{0, anyPort} { // a login may have opened the one and then the other
+					c.Port = port
+					if err := a.Listener(s).Close(cmd.Context(), spec(s, c)); err != nil {
+						return err
+					}
 				}
 				if err := s.Home.Forget(s.Profile, kind, n); err != nil {
 					return err

@@ -62,8 +62,7 @@ func (a commands) tunnelled(ctx context.Context, name string, f chosen) error {
 	}
 	fmt.Fprintf(a.Out, "Database %q is reached at %s until this is interrupted.\n\n", name, where(d))
 	describe(d).print(a.Out)
-	<-ctx.Done()
-	return a.Listener(s).Close(context.WithoutCancel(ctx), d)
+	return a.Listener(s).Hold(ctx, d)
 }
 
 // passed carries the client's own TLS to the agent.

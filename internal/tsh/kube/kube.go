@@ -284,8 +284,7 @@ func Proxy(t *tool.Tool) *cobra.Command {
 			}
 			defer os.Remove(path)
 			fmt.Fprintf(a.Out, "Cluster %q is reached at %s until this is interrupted.\n\nexport KUBECONFIG=%s\n", args[0], e.Server, path)
-			<-cmd.Context().Done()
-			return a.Listener(s).Close(context.WithoutCancel(cmd.Context()), d)
+			return a.Listener(s).Hold(cmd.Context(), d)
 		}}
 	c.Flags().IntVar(&port, "port", 0, "the port, any that is free unless told")
 	return c
