@@ -124,13 +124,20 @@ func (s *statements) of(id uint32) *prepared {
 	return s.byID[id]
 }
 
-// change takes note of COM_STMT_CLOSE and COM_STMT_SEND_LONG_DATA, to which there is no reply.
+// change takes note of COM_STMT_CLOSE and COM_STMT_SEND_LONG_DATA, to which there is no reply, and of COM_STMT_RESET.
 func (s *statements) change(cmd *command) {
 	if cmd.code == mysql.StmtClose {
 		id, _ := mysql.Uint32(cmd.args)
 		if p := s.byID[id]; p != nil {
 			s.kept -= len(p.text)
 			delete(s.byID, id)
+		}
+		return
+	}
+	if cmd.code == mysql.StmtReset { // the server forgets what was sent ahead
+		id, _ := mysql.Uint32(cmd.args)
+		if p := s.of(id); p != nil {
+			p.long = nil
 		}
 		return
 	}
