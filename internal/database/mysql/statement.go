@@ -90,6 +90,7 @@ type prepared struct {
 	params int
 	types  []mysql.Type
 	long   map[uint16]string // what was sent ahead, cut
+	lost   bool              // more was, so that nobody can tell which parameter is which
 }
 
 // statements are the connection's prepared ones, by the server's id.
@@ -97,6 +98,7 @@ type statements struct {
 	byID map[uint32]*prepared
 	last uint32
 	kept int
+	long int // bytes of what was sent ahead
 }
 
 func (s *statements) add(p mysql.Prepared, st *statement) bool {
@@ -130,6 +132,7 @@ func (s *statements) change(cmd *command) {
 		id, _ := mysql.Uint32(cmd.args)
 		if p := s.byID[id]; p != nil {
 			s.kept -= len(p.text)
+			s.forget(p)
 			delete(s.byID, id)
 		}
 		return
@@ -137,13 +140,17 @@ func (s *statements) change(cmd *command) {
 	if cmd.code == mysql.StmtReset { // the server forgets what was sent ahead
 		id, _ := mysql.Uint32(cmd.args)
 		if p := s.of(id); p != nil {
-			p.long = nil
+			s.forget(p)
 		}
 		return
 	}
 	id, param, data, err := mysql.LongData(cmd.args)
 	p := s.of(id)
-	if err != nil || p == nil || len(p.long) >= maxLong {
+	if err != nil || p == nil {
+		return
+	}
+	if len(p.long) >= maxLong || s.long > bytesKept {
+		p.lost = true
 		return
 	}
 	if p.long == nil {
@@ -151,7 +158,16 @@ func (s *statements) change(cmd *command) {
 	}
 	if was := p.long[param]; len(was) < limits.Text {
 		p.long[param] = was + mysql.Text(data, true, limits.Text-len(was))
+		s.long += len(p.long[param]) - len(was)
 	}
+}
+
+// forget drops what was sent ahead for a statement.
+func (s *statements) forget(p *prepared) {
+	for _, text := range p.long {
+		s.long -= len(text)
+	}
+	p.long, p.lost = nil, false
 }
 
 // execution resolves a prepared statement to its text and parameters.
@@ -168,7 +184,10 @@ func (c *conn) execution(cmd *command) *statement {
 	} else {
 		st.params, p.types, cut = mysql.Execute(cmd.args, p.params, p.types, p.long, limits)
 	}
-	p.long = nil
+	if p.lost {
+		st.params, cut = nil, true
+	}
+	c.prepared.forget(p)
 	if cut {
 		st.params = append(st.params, "…")
 	}
