@@ -128,19 +128,17 @@ func (s *statements) of(id uint32) *prepared {
 
 // change takes note of COM_STMT_CLOSE and COM_STMT_SEND_LONG_DATA, to which there is no reply, and of COM_STMT_RESET.
 func (s *statements) change(cmd *command) {
-	if cmd.code == mysql.StmtClose {
+	if cmd.code != mysql.StmtLongData { // the server forgets what was sent ahead
 		id, _ := mysql.Uint32(cmd.args)
-		if p := s.byID[id]; p != nil {
-			s.kept -= len(p.text)
-			s.forget(p)
-			delete(s.byID, id)
+		if id == 1<<32-1 {
+			id = s.last
 		}
-		return
-	}
-	if cmd.code == mysql.StmtReset { // the server forgets what was sent ahead
-		id, _ := mysql.Uint32(cmd.args)
-		if p := s.of(id); p != nil {
+		if p := s.byID[id]; p != nil {
 			s.forget(p)
+			if cmd.code == mysql.StmtClose {
+				s.kept -= len(p.text)
+				delete(s.byID, id)
+			}
 		}
 		return
 	}
