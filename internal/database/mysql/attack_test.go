@@ -416,3 +416,28 @@ func TestA9CutAfterChangeUser(t *testing.T) {
 		}
 	}
 }
+
+// TestStatementReset: what was sent ahead of a reset is no parameter of what runs behind it.
+func TestStatementReset(t *testing.T) {
+	w, _ := world(t)
+	c := raw(t, w.Listen(door.User("alice", "orders"), target.MySQL))
+	send(t, c, mysql.StmtPrepare, "select concat(?, '')")
+	id := string(readPacket(t, c)[1:5])
+	for range 2 { // a parameter, a column
+		readPacket(t, c)
+	}
+	send(t, c, mysql.StmtLongData, id+"\x00\x00innocent")
+	send(t, c, mysql.StmtReset, id)
+	readPacket(t, c)
+	send(t, c, mysql.StmtExecute, id+"\x00\x01\x00\x00\x00\x00\x01\xfd\x00\x06guilty")
+	for i := 0; ; i++ {
+		b := readPacket(t, c)
+		if b[0] == mysql.HeadErr {
+			t.Fatalf("%q", b)
+		}
+		if bytes.Contains(b, []byte("guilty")) {
+			break
+		}
+	}
+	has(t, w.Queries(), `["guilty"]`)
+}

@@ -191,7 +191,10 @@ func (c *conn) do(cmd *command) error {
 		return c.exchange(cmd, c.named(cmd, fmt.Sprint(id)), c.result)
 	case mysql.Refresh, mysql.Shutdown, mysql.ProcessInfo, mysql.Debug:
 		return c.exchange(cmd, c.named(cmd, ""), c.result)
-	case mysql.Ping, mysql.StmtReset, mysql.SetOption:
+	case mysql.StmtReset:
+		c.prepared.change(cmd)
+		return c.exchange(cmd, nil, c.result)
+	case mysql.Ping, mysql.SetOption:
 		return c.exchange(cmd, nil, c.result)
 	case mysql.Statistics:
 		return c.exchange(cmd, nil, func(*statement) error { return c.pass() })

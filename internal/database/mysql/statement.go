@@ -90,6 +90,7 @@ type prepared struct {
 	params int
 	types  []mysql.Type
 	long   map[uint16]string // what was sent ahead, cut
+	lost   bool              // more was, so that nobody can tell which parameter is which
 }
 
 // statements are the connection's prepared ones, by the server's id.
@@ -97,6 +98,7 @@ type statements struct {
 	byID map[uint32]*prepared
 	last uint32
 	kept int
+	long int // bytes of what was sent ahead
 }
 
 func (s *statements) add(p mysql.Prepared, st *statement) bool {
@@ -124,19 +126,29 @@ func (s *statements) of(id uint32) *prepared {
 	return s.byID[id]
 }
 
-// change takes note of COM_STMT_CLOSE and COM_STMT_SEND_LONG_DATA, to which there is no reply.
+// change takes note of COM_STMT_CLOSE and COM_STMT_SEND_LONG_DATA, to which there is no reply, and of COM_STMT_RESET.
 func (s *statements) change(cmd *command) {
-	if cmd.code == mysql.StmtClose {
+	if cmd.code != mysql.StmtLongData { // the server forgets what was sent ahead
 		id, _ := mysql.Uint32(cmd.args)
+		if id == 1<<32-1 {
+			id = s.last
+		}
 		if p := s.byID[id]; p != nil {
-			s.kept -= len(p.text)
-			delete(s.byID, id)
+			s.forget(p)
+			if cmd.code == mysql.StmtClose {
+				s.kept -= len(p.text)
+				delete(s.byID, id)
+			}
 		}
 		return
 	}
 	id, param, data, err := mysql.LongData(cmd.args)
 	p := s.of(id)
-	if err != nil || p == nil || len(p.long) >= maxLong {
+	if err != nil || p == nil {
+		return
+	}
+	if len(p.long) >= maxLong || s.long > bytesKept {
+		p.lost = true
 		return
 	}
 	if p.long == nil {
@@ -144,7 +156,16 @@ func (s *statements) change(cmd *command) {
 	}
 	if was := p.long[param]; len(was) < limits.Text {
 		p.long[param] = was + mysql.Text(data, true, limits.Text-len(was))
+		s.long += len(p.long[param]) - len(was)
 	}
+}
+
+// forget drops what was sent ahead for a statement.
+func (s *statements) forget(p *prepared) {
+	for _, text := range p.long {
+		s.long -= len(text)
+	}
+	p.long, p.lost = nil, false
 }
 
 // execution resolves a prepared statement to its text and parameters.
@@ -161,7 +182,10 @@ func (c *conn) execution(cmd *command) *statement {
 	} else {
 		st.params, p.types, cut = mysql.Execute(cmd.args, p.params, p.types, p.long, limits)
 	}
-	p.long = nil
+	if p.lost {
+		st.params, cut = nil, true
+	}
+	c.prepared.forget(p)
 	if cut {
 		st.params = append(st.params, "…")
 	}
