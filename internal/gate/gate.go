@@ -104,6 +104,12 @@ func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
 	}
 }
 
+// Refuse records that a request was refused before it could be asked about, because it could not be read for sure, and
+// returns why, as Admit does.
+func (g *Gate) Refuse(ctx context.Context, req Request, why *fault.Error) error {
+	return g.refuse(ctx, &Session{gate: g, id: uuid.NewString(), request: req, origin: req.Identity, since: g.now(), began: time.Now()}, why)
+}
+
 // let decides, by the current picture, whether a session may begin.
 func (g *Gate) let(s *Session) (*snapshot.Picture, error) {
 	picture, age := g.pictures.Current()

@@ -112,7 +112,8 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		q = request.Request{Verb: strings.ToLower(r.Method), Object: target.KubeObject{Path: r.URL.EscapedPath()}}
-		refuse(w, q.Object, http.StatusBadRequest, fault.New(fault.Invalid, "the request was not taken").WithReason("bad_request").WithCause("%v", err))
+		why := d.Gate.Refuse(r.Context(), d.asks(v, q), fault.New(fault.Invalid, "the request was not taken").WithReason("bad_request").WithCause("%v", err))
+		refuse(w, q.Object, http.StatusBadRequest, fault.Of(why))
 		return
 	}
 	session, err := d.Gate.Admit(r.Context(), d.asks(v, q))

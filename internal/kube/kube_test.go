@@ -188,6 +188,9 @@ func TestA51Refused(t *testing.T) {
 			t.Errorf("%q: %d %s", raw, res.StatusCode, body)
 		}
 	}
+	if n := len(p.log.kinds(event.Auth)); n != 6 {
+		t.Errorf("%d refusals are on record", n)
+	}
 }
 
 // TestA52NoSwitch: an upgrade that the server does not answer with 101 gives nobody a connection to it.

@@ -8,10 +8,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/listener/refusal"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -21,8 +23,12 @@ type door struct {
 	spec     Spec
 	listener net.Listener
 	guard    guard
-	tls      *tls.Config // of a port
+	tls      *tls.Config   // of a port
+	greeting chan struct{} // behind a MySQL port: those of whom it is not known yet who they are
 }
+
+// maxGreeting is how many of them there may be at once.
+const maxGreeting = 8
 
 // guard lets a local client in, and returns the connection with the resource's own protocol on it.
 type guard func(net.Conn) (net.Conn, error)
@@ -80,7 +86,7 @@ func newDoor(s Spec) (*door, error) {
 			return nil, err
 		}
 		n, err := listenUnix(s.Socket)
-		return &door{s, n, open, nil}, err
+		return &door{spec: s, listener: n, guard: open}, err
 	}
 	if err := renewFiles(s.Home); err != nil {
 		return nil, err
@@ -94,7 +100,7 @@ func newDoor(s Spec) (*door, error) {
 		s.Port = a.Port
 	}
 	config := serverConfig(s.Home)
-	return &door{s, n, guardFor(s.Protocol, config), config}, nil
+	return &door{s, n, guardFor(s.Protocol, config), config, make(chan struct{}, maxGreeting)}, nil
 }
 
 // open lets everybody in: a socket's own mode keeps others out, and behind a MySQL port the door speaks first.
@@ -146,6 +152,23 @@ func (l *Listener) carry(ctx context.Context, d *door, c net.Conn) {
 	if err != nil {
 		return
 	}
+	// Behind a MySQL port the server speaks before it is known who asks: few may make it do so at once.
+	greets := d.tls != nil && d.spec.Protocol == target.MySQL
+	if greets {
+		select {
+		case d.greeting <- struct{}{}:
+		case <-time.After(entryTime):
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+	known := sync.OnceFunc(func() {
+		if greets {
+			<-d.greeting
+		}
+	})
+	defer known()
 	dial, cancel := context.WithTimeout(ctx, entryTime)
 	up, err := l.stream(dial, d.spec)
 	cancel()
@@ -154,7 +177,7 @@ func (l *Listener) carry(ctx context.Context, d *door, c net.Conn) {
 		refuse(inner, d.spec, fault.Of(err))
 		return
 	}
-	if d.tls != nil && d.spec.Protocol == target.MySQL {
+	if greets {
 		_ = up.SetDeadline(time.Now().Add(entryTime))
 		if inner, err = mysqlTLS(c, up, d.tls); err != nil {
 			up.Close()
@@ -162,6 +185,7 @@ func (l *Listener) carry(ctx context.Context, d *door, c net.Conn) {
 		}
 		_ = up.SetDeadline(time.Time{})
 	}
+	known()
 	_ = c.SetDeadline(time.Time{})
 	tunnel.Splice(inner, up)
 }
@@ -173,4 +197,10 @@ const drainTime = 500 * time.Millisecond
 func drain(c net.Conn) {
 	_ = c.SetReadDeadline(time.Now().Add(drainTime))
 	_, _ = io.CopyN(io.Discard, c, 64<<10)
+}
+
+// refuse tells a client in its protocol why it gets no further; the caller closes the connection.
+func refuse(c net.Conn, s Spec, f *fault.Error) {
+	_, _ = c.Write(refusal.Of(s.Role, s.Protocol, f))
+	drain(c)
 }

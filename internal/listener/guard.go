@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/listener/refusal"
 	"github.com/sallyport/sallyport/internal/profile"
 	"github.com/sallyport/sallyport/internal/target"
 	"software.sslmate.com/src/go-pkcs12"
@@ -199,7 +200,7 @@ func postgresGuard(c net.Conn, shake guard) (net.Conn, error) {
 		case binary.BigEndian.Uint32(head[4:]) == cancelRequest && binary.BigEndian.Uint32(head[:4]) <= 64:
 			return &unread{c, bytes.NewReader(head[:])}, nil
 		default:
-			_, _ = c.Write(postgresError(fault.New(fault.Unauthenticated, "this port wants TLS with the certificate that tsh made for it").
+			_, _ = c.Write(refusal.Postgres(fault.New(fault.Unauthenticated, "this port wants TLS with the certificate that tsh made for it").
 				WithFix("tsh db config NAME")))
 			drain(c)
 			return nil, errors.New("startup in clear")

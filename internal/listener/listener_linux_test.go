@@ -482,11 +482,11 @@ func TestNewLocalFiles(t *testing.T) {
 // TestHold: a door that somebody holds does not go with a listener that thinks itself idle, and is closed at the end; a
 // listener that was stopped is not started again.
 func TestHold(t *testing.T) {
-	r := run(t, 300*time.Millisecond)
-	r.Client.Every = 50 * time.Millisecond
+	r := run(t, 2*time.Second)
+	r.Client.Every = 100 * time.Millisecond
 	s := r.open(Spec{Resource: "cache", Protocol: target.Redis})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer time.AfterFunc(4*time.Second, cancel).Stop()
 	if err := r.Hold(ctx, s); err != nil {
 		t.Error(err)
 	}
@@ -614,4 +614,33 @@ func FuzzPostgresGuard(f *testing.F) {
 		go func() { _, _ = io.Copy(io.Discard, b) }()
 		_, _ = postgresGuard(a, func(c net.Conn) (net.Conn, error) { return c, nil })
 	})
+}
+
+// TestA33MySQLGreetings: who does not show this user's certificate makes the server speak eight times at once, and no
+// more, and gets nothing but its greeting.
+func TestA33MySQLGreetings(t *testing.T) {
+	r := run(t, 0)
+	s := r.open(Spec{Resource: "shop", Protocol: target.MySQL})
+	for range 3 * maxGreeting {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	deadline := time.Now().Add(time.Second)
+	for time.Now().Before(deadline) {
+		r.mu.Lock()
+		n := len(r.heads)
+		r.mu.Unlock()
+		if n > maxGreeting {
+			t.Fatalf("%d streams were opened for strangers", n)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.heads) != maxGreeting {
+		t.Errorf("%d streams were opened", len(r.heads))
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/listener/refusal"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -41,7 +42,7 @@ func Pass(ctx context.Context, l net.Listener, p target.Protocol, dial func(cont
 			cancel()
 			if err != nil {
 				if p == target.PostgreSQL {
-					_, _ = c.Write(postgresError(fault.Of(err)))
+					_, _ = c.Write(refusal.Postgres(fault.Of(err)))
 				}
 				return
 			}

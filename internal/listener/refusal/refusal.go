@@ -1,10 +1,10 @@
-package listener
+// Package refusal words why somebody gets no further in the protocol that they speak.
+package refusal
 
 import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"net"
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/fault"
@@ -12,21 +12,19 @@ import (
 	"github.com/sallyport/sallyport/internal/target"
 )
 
-// refuse tells a client in its protocol why it gets no further; the caller closes the connection.
-func refuse(c net.Conn, s Spec, f *fault.Error) {
-	var b []byte
+// Of is a refusal in the protocol of a role's resource: an error that its clients show.
+func Of(role identity.HostRole, p target.Protocol, f *fault.Error) []byte {
 	switch {
-	case s.Role == identity.RoleKube:
-		b = kubeStatus(f)
-	case s.Protocol == target.PostgreSQL:
-		b = postgresError(f)
-	case s.Protocol == target.MySQL:
-		b = mysqlError(f)
-	case s.Protocol == target.Redis:
-		b = []byte("-ERR " + strings.ReplaceAll(sentence(f), "\n", " ") + "\r\n")
+	case role == identity.RoleKube:
+		return kubeStatus(f)
+	case p == target.PostgreSQL:
+		return Postgres(f)
+	case p == target.MySQL:
+		return mysqlError(f)
+	case p == target.Redis:
+		return []byte("-ERR " + strings.ReplaceAll(sentence(f), "\n", " ") + "\r\n")
 	}
-	_, _ = c.Write(b)
-	drain(c)
+	return nil
 }
 
 // sentence is a fault in one line.
@@ -41,8 +39,8 @@ func sentence(f *fault.Error) string {
 	return s
 }
 
-// postgresError is an ErrorResponse (PostgreSQL protocol 3.0, "Message Formats"), FATAL, 08006.
-func postgresError(f *fault.Error) []byte {
+// Postgres is an ErrorResponse (PostgreSQL protocol 3.0, "Message Formats"), FATAL, 08006.
+func Postgres(f *fault.Error) []byte {
 	var body []byte
 	field := func(code byte, v string) {
 		if v != "" {
