@@ -122,9 +122,10 @@ func (d *daemon) serveAuth(a *authPart) error {
 	people.Devices = proven
 	a.roster = &roster.Service{Records: a.records, Inventory: inv, CA: a.ca, Audit: a.log, Pictures: a.feed, Hasher: people.Passwords,
 		Devices: devices, Now: time.Now}
-	hosts := &membership.Service{Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
+	names := &issuance.Service{Records: a.records, Store: a.store, CA: a.ca, Pictures: a.feed}
+	hosts := &membership.Service{Serving: names, Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
 	sessions := &census.Service{Records: a.records, Store: a.store, Pictures: a.feed, Audit: a.log, Now: time.Now}
-	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Issuance: &issuance.Service{Records: a.records, Store: a.store, CA: a.ca, Pictures: a.feed}, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
+	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Issuance: names, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
 		a.public, a.certificate.Load, d.Log.With("part", "auth"))
 	l, err := listen(d.Config.Auth.Listen, "auth.listen")
 	if err != nil {

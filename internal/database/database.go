@@ -86,6 +86,15 @@ func (v *Visit) Password(dbUser string) (string, bool, error) {
 	return v.door.Servers.Password(v.Database, dbUser)
 }
 
+// Unreachable is the fault of a server that could not be spoken with; a fault that says why already stays as it is.
+func (v *Visit) Unreachable(err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return err
+	}
+	return fault.New(fault.Unavailable, "the database server of %s cannot be reached", v.Database.Name).WithReason("database_unreachable").Wrapping(err)
+}
+
 // Session is what a client connection was let in for: one database user, and the databases that it asked for since.
 type Session struct {
 	visit  *Visit

@@ -95,8 +95,11 @@ func (s *Session) Note(ctx context.Context, ev event.Event) error {
 // Filters reports whether the answer to what was admitted must be looked through, object by object; Shows whether an
 // object of it is to be shown. Both go by the picture as it is now.
 func (s *Session) Filters() bool {
-	picture, _ := s.gate.pictures.Current()
 	req := s.asked()
+	if o := req.Action.Kube; o == nil || o.Name != "" {
+		return false
+	}
+	picture, _ := s.gate.pictures.Current()
 	_, in := picture.Decide(req.Identity, req.Target, req.Action, s.gate.now())
 	return access.KubeFilters(in)
 }

@@ -27,43 +27,6 @@ func (v *visited) Close() error {
 	return err
 }
 
-// handoff is a listener of connections that were accepted elsewhere.
-type handoff struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func newHandoff() *handoff { return &handoff{conns: make(chan net.Conn), closed: make(chan struct{})} }
-
-func (h *handoff) give(c net.Conn) bool {
-	select {
-	case h.conns <- c:
-		return true
-	case <-h.closed:
-		return false
-	}
-}
-
-// Accept is of net.Listener.
-func (h *handoff) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close is of net.Listener.
-func (h *handoff) Close() error {
-	h.once.Do(func() { close(h.closed) })
-	return nil
-}
-
-// Addr is of net.Listener.
-func (h *handoff) Addr() net.Addr { return &net.UnixAddr{Name: "kube", Net: "unix"} }
-
 // buffers are what answers are copied in.
 type buffers struct{}
 

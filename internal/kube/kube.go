@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/gate"
+	"github.com/sallyport/sallyport/internal/handoff"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/kube/request"
 	"github.com/sallyport/sallyport/internal/kube/upstream"
@@ -43,7 +44,7 @@ type Config struct {
 type Door struct {
 	Config
 	http  *http.Server
-	conns *handoff
+	conns *handoff.Listener
 	pages pages
 	done  sync.WaitGroup
 }
@@ -59,7 +60,7 @@ type Visit struct {
 
 // New makes a door.
 func New(c Config) *Door {
-	d := &Door{Config: c, conns: newHandoff(), pages: newPages()}
+	d := &Door{Config: c, conns: handoff.New(&net.UnixAddr{Name: "kube", Net: "unix"}), pages: newPages()}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // the TLS is over by now
@@ -88,7 +89,7 @@ func (d *Door) Serve(conn net.Conn, v Visit) {
 	c := &visited{Conn: conn, visit: v, closed: make(chan struct{})}
 	stop := context.AfterFunc(v.Context, func() { time.AfterFunc(drain, func() { c.Close() }) })
 	defer stop()
-	if !d.conns.give(c) {
+	if !d.conns.Give(v.Context, c) {
 		conn.Close()
 		return
 	}

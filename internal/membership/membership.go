@@ -40,6 +40,11 @@ type Audit interface {
 	Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint64, error)
 }
 
+// Serving knows who may serve a resource.
+type Serving interface {
+	Serves(ctx context.Context, host identity.Host, name string) (bool, error)
+}
+
 // Service is the use case. Store holds which host has which name.
 type Service struct {
 	Records  *records.Records
@@ -48,6 +53,7 @@ type Service struct {
 	Audit    Audit
 	Pictures Pictures
 	Now      func() time.Time
+	Serving  Serving
 }
 
 // Request is a host's wish for certificates.
@@ -220,14 +226,9 @@ func Removed(id string) error {
 
 // mayServe refuses a resource that was created for other agents, or whose name another agent holds.
 func (s *Service) mayServe(ctx context.Context, host identity.Host, name string) error {
-	picture, _ := s.Pictures.Current()
-	byHand, serves := picture.Assigned(host, name)
-	if !byHand {
-		c, found, err := s.Records.Claimed(ctx, host.Role, name)
-		if err != nil {
-			return err
-		}
-		serves = found && c.Of(host)
+	serves, err := s.Serving.Serves(ctx, host, name)
+	if err != nil {
+		return err
 	}
 	if !serves {
 		return fault.New(fault.Denied, "host %s does not serve %q", host.ID, name).WithReason("not_served")

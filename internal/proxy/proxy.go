@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/sallyport/sallyport/internal/handoff"
 	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/tunnel"
 	"github.com/sallyport/sallyport/internal/turnstile"
@@ -63,7 +64,7 @@ type Proxy struct {
 	tunnels tunnels
 	web     *http.Server
 	unknown *turnstile.Turnstile // connections that are not yet known
-	webConn *handoff
+	webConn *handoff.Listener
 
 	mu   sync.Mutex
 	open map[net.Conn]bool // guarded by mu
@@ -72,7 +73,7 @@ type Proxy struct {
 
 // New makes a proxy.
 func New(c Config) *Proxy {
-	p := &Proxy{Config: c, unknown: turnstile.New(turnstile.Config{AtOnce: halfOpen, Waiting: queued, Wait: sniffTime}), open: map[net.Conn]bool{}, webConn: newHandoff()}
+	p := &Proxy{Config: c, unknown: turnstile.New(turnstile.Config{AtOnce: halfOpen, Waiting: queued, Wait: sniffTime}), open: map[net.Conn]bool{}, webConn: handoff.New(&net.TCPAddr{})}
 	p.tunnels.proxy = p
 	p.web = &http.Server{Handler: p.webHandler(), ReadHeaderTimeout: sniffTime, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		WriteTimeout: time.Minute, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
@@ -156,6 +157,7 @@ func (p *Proxy) tls(ctx context.Context, c *peeked, known func()) {
 		p.Log.Debug("connection refused", "addr", c.addr, "err", err)
 		return
 	}
+	at := p.served(h.sni)
 	switch {
 	case h.sni == "auth."+p.Cluster && slices.Contains(h.alpn, tunnel.ALPNAuth):
 		p.toAuth(ctx, c, known)
@@ -163,8 +165,8 @@ func (p *Proxy) tls(ctx context.Context, c *peeked, known func()) {
 		p.dial(ctx, c, known)
 	case h.sni == "proxy."+p.Cluster && slices.Contains(h.alpn, tunnel.ALPNTunnel):
 		p.tunnels.accept(ctx, c, known)
-	case p.served(h.sni) != nil:
-		p.toAgent(ctx, c, p.served(h.sni), known)
+	case at != nil:
+		p.toAgent(ctx, c, at, known)
 	case p.reserved(h.sni) && len(h.alpn) == 0:
 		_, _ = c.Write(noApplicationProtocol)
 	case p.reserved(h.sni):

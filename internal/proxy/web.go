@@ -41,7 +41,7 @@ func (p *Proxy) browser(ctx context.Context, c *peeked, known func()) {
 	known()
 	_ = c.SetDeadline(time.Time{})
 	done := make(chan struct{})
-	if p.webConn.give(&closing{Conn: conn, done: sync.OnceFunc(func() { close(done) })}) {
+	if p.webConn.Give(ctx, &closing{Conn: conn, done: sync.OnceFunc(func() { close(done) })}) {
 		select {
 		case <-done:
 		case <-ctx.Done():
@@ -66,43 +66,6 @@ func (p *Proxy) webHandler() http.Handler {
 	})
 	return mux
 }
-
-// handoff is a listener of connections that are ready.
-type handoff struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newHandoff() *handoff { return &handoff{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (h *handoff) give(c net.Conn) bool {
-	select {
-	case h.conns <- c:
-		return true
-	case <-h.done:
-		return false
-	}
-}
-
-// Accept is of net.Listener.
-func (h *handoff) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close is of net.Listener.
-func (h *handoff) Close() error {
-	h.once.Do(func() { close(h.done) })
-	return nil
-}
-
-// Addr is of net.Listener.
-func (h *handoff) Addr() net.Addr { return &net.TCPAddr{} }
 
 // closing tells when the HTTP server is done with a connection. It hides that the connection is TLS, which was
 // negotiated here: the server reads the protocol from it.

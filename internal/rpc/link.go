@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/handoff"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -23,7 +24,7 @@ func (s *Server) ServeLink(ctx context.Context, l net.Listener) error {
 	defer stop()
 	config := s.http.TLSConfig.Clone() // before net/http, which writes into it when it begins to serve
 	config.NextProtos = []string{tunnel.ALPNTunnel, "h2"}
-	streams, direct := newQueue(l.Addr()), newQueue(l.Addr())
+	streams, direct := handoff.New(l.Addr()), handoff.New(l.Addr())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer direct.Close()
@@ -44,7 +45,7 @@ func (s *Server) ServeLink(ctx context.Context, l net.Listener) error {
 	}
 }
 
-func (s *Server) link(ctx context.Context, c *tls.Conn, streams, direct *queue) {
+func (s *Server) link(ctx context.Context, c *tls.Conn, streams, direct *handoff.Listener) {
 	hctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
 	if err := c.HandshakeContext(hctx); err != nil {
@@ -53,7 +54,9 @@ func (s *Server) link(ctx context.Context, c *tls.Conn, streams, direct *queue) 
 		return
 	}
 	if c.ConnectionState().NegotiatedProtocol != tunnel.ALPNTunnel {
-		direct.give(ctx, c)
+		if !direct.Give(ctx, c) {
+			c.Close()
+		}
 		return
 	}
 	defer c.Close()
@@ -79,7 +82,9 @@ func (s *Server) link(ctx context.Context, c *tls.Conn, streams, direct *queue) 
 		if !st.Header.Client.IsValid() { // the proxy's own call
 			st.Header.Client, _ = netip.ParseAddrPort(c.RemoteAddr().String())
 		}
-		streams.give(ctx, st)
+		if !streams.Give(ctx, st) {
+			st.Close()
+		}
 	})
 	s.log.Info("link closed", "proxy", host.ID)
 }
@@ -118,44 +123,3 @@ func (s *Server) cutWhenRemoved(ctx context.Context, id string, mux *tunnel.Tunn
 		}
 	}
 }
-
-// queue is a listener of connections that come another way.
-type queue struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-	addr  net.Addr
-}
-
-func newQueue(a net.Addr) *queue {
-	return &queue{conns: make(chan net.Conn), done: make(chan struct{}), addr: a}
-}
-
-func (q *queue) give(ctx context.Context, c net.Conn) {
-	select {
-	case q.conns <- c:
-	case <-q.done:
-		c.Close()
-	case <-ctx.Done():
-		c.Close()
-	}
-}
-
-// Accept is of net.Listener.
-func (q *queue) Accept() (net.Conn, error) {
-	select {
-	case c := <-q.conns:
-		return c, nil
-	case <-q.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close is of net.Listener.
-func (q *queue) Close() error {
-	q.once.Do(func() { close(q.done) })
-	return nil
-}
-
-// Addr is of net.Listener.
-func (q *queue) Addr() net.Addr { return q.addr }

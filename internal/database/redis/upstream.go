@@ -46,11 +46,10 @@ func connect(ctx context.Context, v *database.Visit, s state) (*upstream, error)
 
 func unreachable(v *database.Visit, err error) error {
 	var own serverError
-	var f *fault.Error
-	if errors.As(err, &own) || errors.As(err, &f) {
+	if errors.As(err, &own) { // the server's own words
 		return err
 	}
-	return fault.New(fault.Unavailable, "the database server of %s cannot be reached", v.Database.Name).WithReason("database_unreachable").Wrapping(err)
+	return v.Unreachable(err)
 }
 
 func login(ctx context.Context, v *database.Visit, raw net.Conn, s state) (*upstream, error) {

@@ -56,13 +56,7 @@ func (a commands) lsCommand() *cobra.Command {
 	var format, query string
 	c := &cobra.Command{Use: "ls", Short: "List the databases that you may reach", Args: tool.Exactly(0), Example: "  tsh db ls\n  tsh db ls --query='resource.labels.env == \"prod\"' --format=json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.Load(cmd.Context())
-			if err != nil {
-				return err
-			}
-			calls := s.Call()
-			defer calls.Close()
-			list, err := calls.Targets(cmd.Context(), "db", query)
+			s, list, err := a.Targets(cmd.Context(), "db", query)
 			if err != nil {
 				return err
 			}

@@ -45,13 +45,7 @@ func (a commands) lsCommand() *cobra.Command {
 	var format, query string
 	c := &cobra.Command{Use: "ls", Short: "List the clusters that you may reach", Args: tool.Exactly(0), Example: "  tsh kube ls\n  tsh kube ls --format=json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.Load(cmd.Context())
-			if err != nil {
-				return err
-			}
-			calls := s.Call()
-			defer calls.Close()
-			list, err := calls.Targets(cmd.Context(), "kube_cluster", query)
+			s, list, err := a.Targets(cmd.Context(), "kube_cluster", query)
 			if err != nil {
 				return err
 			}
@@ -83,13 +77,7 @@ func (a commands) loginCommand() *cobra.Command {
 	var port int
 	c := &cobra.Command{Use: "login NAME", Short: "Make kubectl reach a cluster", Args: tool.Exactly(1), Example: "  tsh kube login dev\n  kubectl get pods",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := a.Load(cmd.Context())
-			if err != nil {
-				return err
-			}
-			calls := s.Call()
-			defer calls.Close()
-			list, err := calls.Targets(cmd.Context(), "kube_cluster", "")
+			s, list, err := a.Targets(cmd.Context(), "kube_cluster", "")
 			if err != nil {
 				return err
 			}

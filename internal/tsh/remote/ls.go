@@ -39,13 +39,7 @@ func (a commands) ls(cmd *cobra.Command, f lsFlags, args []string) error {
 		}
 		want[k] = append(want[k], v)
 	}
-	s, err := a.Load(cmd.Context())
-	if err != nil {
-		return err
-	}
-	c := s.Call()
-	defer c.Close()
-	list, err := c.Targets(cmd.Context(), "node", f.query)
+	_, list, err := a.Targets(cmd.Context(), "node", f.query)
 	if err != nil {
 		return err
 	}

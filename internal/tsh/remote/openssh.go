@@ -20,13 +20,7 @@ func (a commands) configCommand() *cobra.Command {
 	return &cobra.Command{Use: "config", Short: "Print OpenSSH configuration for the nodes that you may reach", Args: tool.Exactly(0),
 		Example: "  tsh config >> ~/.ssh/config\n  tsh agent &\n  ssh root@web.example.com",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.Load(cmd.Context())
-			if err != nil {
-				return err
-			}
-			c := s.Call()
-			defer c.Close()
-			list, err := c.Targets(cmd.Context(), "node", "")
+			s, list, err := a.Targets(cmd.Context(), "node", "")
 			if err != nil {
 				return err
 			}

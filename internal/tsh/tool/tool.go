@@ -126,6 +126,18 @@ func (t *Tool) ReadLogin(proxy string) (*State, error) {
 	return s, err
 }
 
+// Targets lists what the person may reach of a kind and a query matches, with their login.
+func (t *Tool) Targets(ctx context.Context, kind, query string) (*State, []client.Target, error) {
+	s, err := t.Load(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := s.Call()
+	defer c.Close()
+	list, err := c.Targets(ctx, kind, query)
+	return s, list, err
+}
+
 // Call reaches auth with the login's certificate.
 func (s *State) Call() *client.Cluster {
 	return s.Address.Call(&tls.Certificate{Certificate: [][]byte{s.Login.TLS.Raw}, PrivateKey: s.Key, Leaf: s.Login.TLS})
