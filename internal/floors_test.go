@@ -23,7 +23,7 @@ var floors = [][]string{
 	1: {"access", "access/objects", "attestation", "bootlog", "ceremony", "manifest", "recording", "wire", "config", "sshcert",
 		"dbwire/postgres", "dbwire/postgres/sql", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
 	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/platform", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
-		"tunnel", "turnstile", "handoff", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer", "kubeconfig"}, // 2a: hold state, know no use case
+		"tunnel", "turnstile", "handoff", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer", "kubeconfig", "recording/spool"}, // 2a: hold state, know no use case
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                                                                                                     // 2b: engines that may use 2a
 	4: {"issuance", "client/authority", "client/contact", "login", "login/bots", "trust", "trust/proof", "trust/fleet", "membership", "roster", "census", "client", "client/member", "client/census", "client/fleet", "client/enroll", "gate"}, // 3: use cases
 	5: {"entry", "kube/request", "kube/upstream", "rpc", "rpc/authority", "rpc/fleet", "rpc/device", "rpc/feed", "rpc/census", "rpc/event", "proxy", "node", "kube", "app", "web", "session", "listener", "listener/refusal", "sshagent",
