@@ -60,6 +60,9 @@ func NewRecipient(public []byte) (*Recipient, error) {
 	return &Recipient{key, keyID(public)}, nil
 }
 
+// Public is what NewRecipient took.
+func (r *Recipient) Public() []byte { return r.key.Bytes() }
+
 func keyID(public []byte) (id [idLength]byte) {
 	sum := sha256.Sum256(public)
 	copy(id[:], sum[:])
@@ -90,6 +93,9 @@ func NewIdentity(private []byte) (*Identity, error) {
 
 // Private is what NewIdentity takes.
 func (i *Identity) Private() ([]byte, error) { return i.key.Bytes() }
+
+// Recipient is whom it opens for.
+func (i *Identity) Recipient() *Recipient { return &Recipient{i.key.PublicKey(), i.id} }
 
 // Public is what NewRecipient takes.
 func (i *Identity) Public() []byte { return i.key.PublicKey().Bytes() }

@@ -40,14 +40,6 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Piece is a part of a recording for auth: whole chunks, behind a header at Offset 0. After the Last one nothing comes.
-type Piece struct {
-	Name   string
-	Offset int64
-	Data   []byte
-	Last   bool
-}
-
 // Spool is one agent's. Its methods may be called by many goroutines at once.
 type Spool struct {
 	cfg  Config
@@ -178,7 +170,7 @@ func (s *Spool) room() bool {
 
 // Run sends what is due until ctx ends. send returns how much of the recording auth then has; a Denied, Invalid or Conflict
 // fault of it says that auth will never take the recording.
-func (s *Spool) Run(ctx context.Context, send func(context.Context, Piece) (int64, error)) error {
+func (s *Spool) Run(ctx context.Context, send func(context.Context, recording.Piece) (int64, error)) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	retry := firstRetry
@@ -203,7 +195,7 @@ func (s *Spool) Run(ctx context.Context, send func(context.Context, Piece) (int6
 }
 
 // sendDue sends a piece of each recording that is due, and so on until none is.
-func (s *Spool) sendDue(ctx context.Context, send func(context.Context, Piece) (int64, error)) error {
+func (s *Spool) sendDue(ctx context.Context, send func(context.Context, recording.Piece) (int64, error)) error {
 	for {
 		list := s.due()
 		if len(list) == 0 {
@@ -232,7 +224,7 @@ func (s *Spool) due() []waiting {
 	return out
 }
 
-func (s *Spool) sendOne(ctx context.Context, w waiting, send func(context.Context, Piece) (int64, error)) error {
+func (s *Spool) sendOne(ctx context.Context, w waiting, send func(context.Context, recording.Piece) (int64, error)) error {
 	p, err := s.piece(w)
 	if err != nil {
 		return err
@@ -264,8 +256,8 @@ func (s *Spool) sendOne(ctx context.Context, w waiting, send func(context.Contex
 }
 
 // piece reads what is to be sent next: whole chunks, and where the header is its beginning.
-func (s *Spool) piece(w waiting) (Piece, error) {
-	p := Piece{Name: w.name, Offset: w.sent}
+func (s *Spool) piece(w waiting) (recording.Piece, error) {
+	p := recording.Piece{Name: w.name, Offset: w.sent}
 	f, err := os.Open(s.file(w.name))
 	if err != nil {
 		return p, fmt.Errorf("open recording: %w", err)

@@ -85,7 +85,7 @@ func (p *place) tries() int {
 }
 
 // send is auth.
-func (p *place) send(_ context.Context, m Piece) (int64, error) {
+func (p *place) send(_ context.Context, m recording.Piece) (int64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.n++
