@@ -26,7 +26,7 @@ var floors = [][]string{
 		"tunnel", "turnstile", "handoff", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer", "kubeconfig"}, // 2a: hold state, know no use case
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                                                                                                     // 2b: engines that may use 2a
 	4: {"issuance", "client/authority", "client/contact", "login", "login/bots", "trust", "trust/proof", "trust/fleet", "membership", "roster", "census", "client", "client/member", "client/census", "client/fleet", "client/enroll", "gate"}, // 3: use cases
-	5: {"entry", "kube/request", "kube/upstream", "rpc", "rpc/authority", "rpc/fleet", "rpc/device", "rpc/feed", "rpc/census", "rpc/event", "proxy", "node", "kube", "app", "web", "session", "listener", "listener/refusal", "sshagent",
+	5: {"entry", "kube/request", "kube/frame", "kube/stream", "kube/upstream", "rpc", "rpc/authority", "rpc/fleet", "rpc/device", "rpc/feed", "rpc/census", "rpc/event", "proxy", "node", "kube", "app", "web", "session", "listener", "listener/refusal", "sshagent",
 		"database", "database/mysql/server", "database/servers", "database/postgres", "database/postgres/upstream", "database/mysql", "database/redis", "database/mongo"}, // 4: doors
 	6: {"daemon", "daemon/host", "daemon/command", "quickstart", "tsh", "tsh/db", "tsh/kube", "tsh/doctor", "tsh/tool", "tsh/remote", "tctl", "tctl/tool", "tctl/people", "tctl/resource", "tctl/machines", "tctl/sessions"}, // 5: assembly
 	7: {"cmd/sallyport", "cmd/tsh", "cmd/tctl"},
