@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	core "k8s.io/api/core/v1"
@@ -370,8 +371,16 @@ func (k *kubelet) find(namespace, name, of string) (*container, error) {
 	return c, nil
 }
 
-// exited is the end of a process as remotecommand reads it.
+// exited is the end of a process as remotecommand reads it: one that a signal ended has 128 and its number, as in shells.
 type exited struct{ *exec.ExitError }
 
+// Exited is of k8s.io/utils/exec.ExitError.
+func (e exited) Exited() bool { return true }
+
 // ExitStatus is of k8s.io/utils/exec.ExitError.
-func (e exited) ExitStatus() int { return e.ExitCode() }
+func (e exited) ExitStatus() int {
+	if s, ok := e.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return e.ExitCode()
+}
