@@ -242,7 +242,8 @@ func TestNames(t *testing.T) {
 // TestCopies: a copy's bytes are not kept, so nothing else may look like one.
 func TestCopies(t *testing.T) {
 	for command, want := range map[string]bool{
-		"tar cf - /etc/hosts": true, "tar xmf -": true, "tar xmf - -C /tmp": true, "tar xf - -C /tmp": true,
+		"tar cf - /etc/hosts": true, "tar xmf -": true, "tar xmf - -C /tmp": true, "tar xf - -C /tmp": true, "tar -xmf - -C /tmp": true, "tar --no-same-permissions --no-same-owner -xmf - -C /tmp": true, "tar --no-same-permissions --no-same-owner --to-command=sh -xmf -": false,
+		"tar --no-same-permissions --no-same-owner": false, "tar --no-same-permissions --no-same-owner -xmf": false, "tar -cf - x": false,
 		"tar cf - --to-command=sh": false, "tar xmf - --to-command=sh": false, "tar xmf - -C /tmp --to-command=sh": false, "tar cf - -I=sh": false,
 		"tar cf /dev/tty x": false, "tar": false, "tar cf": false, "tar xmf - -C": false, "/tmp/tar cf - x": false, "sh -c x": false, "tar xmf x -C y": false,
 		"tar cf - a b": false,
