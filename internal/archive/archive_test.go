@@ -109,7 +109,10 @@ func (p *place) start(n int) recording.Start {
 }
 
 // made are the pieces of a recording: its beginning, a chunk of output, its end.
-func (p *place) made(s recording.Start) [][]byte {
+func (p *place) made(s recording.Start) [][]byte { return p.named(s.Name, s) }
+
+// named is made with a name of its own in its header.
+func (p *place) named(name string, s recording.Start) [][]byte {
 	p.t.Helper()
 	first, err := recording.JSONFrame(recording.Began, 0, s)
 	if err != nil {
@@ -119,7 +122,7 @@ func (p *place) made(s recording.Start) [][]byte {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	sealer, raw, err := recording.NewSealer(nil, p.Key.Recipient(), s.Name)
+	sealer, raw, err := recording.NewSealer(nil, p.Key.Recipient(), name)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -253,6 +256,7 @@ func TestA13_ForeignRecordings(t *testing.T) {
 		data []byte
 	}{
 		"another name":     {id(2), parts[0]},
+		"two names":        {id(2), p.named(id(4), p.start(2))[0]},
 		"a path":           {"../../" + id(2), parts[0]},
 		"no name":          {"", parts[0]},
 		"nothing":          {id(2), nil},
@@ -316,6 +320,10 @@ func TestArchiveCrash(t *testing.T) {
 	}
 	if text, err := p.reads(identity.Caller{Local: true}, id(1)); text != "hello" || !errors.Is(err, io.EOF) {
 		t.Errorf("%q %v", text, err)
+	}
+	sum := sha256.Sum256(bytes.Join(parts, nil))
+	if over := p.of(event.SessionRecorded); len(over) != 1 || !strings.Contains(over[0].Message, hex.EncodeToString(sum[:])) {
+		t.Errorf("%+v, want %x", over, sum)
 	}
 	if err := os.Truncate(p.file(id(1)), 10); err != nil {
 		t.Fatal(err)
