@@ -222,10 +222,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		refuse(w, x.request.Object, http.StatusGone, fault.New(fault.Invalid, "the list cannot be continued from there").WithFix("ask for it anew"))
 		return x.record(http.StatusGone, "the list cannot be continued")
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	stop := context.AfterFunc(x.session.Context(), func() { cancel(context.Cause(x.session.Context())) })
-	defer stop()
+	ctx := x.session.Context() // a child of the request's
 	go x.keepTo(ctx, limits)
 	if len(x.offer.Protocols) > 0 {
 		return x.carry(ctx, w, r, limits)
@@ -234,7 +231,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	if x.request.Stream != "" {
 		transport = x.visit.Server.Upgrade
 	}
-	p := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
+	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			if query != "" {
 				pr.Out.URL.RawQuery = query

@@ -185,7 +185,7 @@ func build(c *cluster, u user, dir string) (*Server, error) {
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
-	s := newServer(base, conf)
+	s := New(base, conf)
 	if u.TokenFile != "" {
 		s.token = fromFile(in(u.TokenFile))
 	} else if u.Token != "" {
@@ -204,13 +204,15 @@ func either(path, data string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-func newServer(base *url.URL, conf *tls.Config) *Server {
+// New is a server that is reached by a base URL and a TLS configuration, and wants no credentials beside it.
+func New(base *url.URL, conf *tls.Config) *Server {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	plain := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: conf, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 64, IdleConnTimeout: 2 * time.Minute, DisableCompression: true,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second}}
 	only := conf.Clone()
 	only.NextProtos = []string{"http/1.1"}
+	only.ClientSessionCache = tls.NewLRUClientSessionCache(8) // each stream is a connection of its own
 	h1 := new(http.Protocols)
 	h1.SetHTTP1(true)
 	return &Server{URL: base, Plain: plain, Upgrade: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1,
@@ -234,7 +236,7 @@ func inCluster() (*Server, error) {
 	if !conf.RootCAs.AppendCertsFromPEM(ca) {
 		return nil, errors.New("the pod's ca.crt holds no certificate")
 	}
-	s := newServer(&url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}, conf)
+	s := New(&url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}, conf)
 	s.token = fromFile(podDir + "token")
 	return s, nil
 }
