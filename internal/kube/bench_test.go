@@ -46,7 +46,7 @@ func newSecured(b *testing.B, answer http.HandlerFunc) *secured {
 	visit := s.visit
 	s.visit = func() Visit {
 		v := visit()
-		v.Server = s.up
+		v.Server = func() (*upstream.Server, error) { return s.up, nil }
 		return v
 	}
 	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {

@@ -60,7 +60,8 @@ type Visit struct {
 	User    *identity.User
 	From    netip.Addr
 	Cluster *target.KubeCluster
-	Server  *upstream.Server
+	// Server is the way to it as it is now.
+	Server func() (*upstream.Server, error)
 }
 
 // New makes a door.
@@ -133,6 +134,13 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{door: d, visit: v, request: q, session: session, offer: offer}
 	why := error(nil)
 	defer func() { session.End(why) }()
+	if x.server, why = v.Server(); why != nil {
+		d.Log.Error("cluster cannot be reached", "name", v.Cluster.Name, "err", why)
+		_ = x.record(http.StatusServiceUnavailable, fault.Of(why).Text)
+		x.failed(w, why)
+		session.Cut(why)
+		return
+	}
 	why = x.forward(w, r)
 }
 
@@ -199,6 +207,7 @@ type exchange struct {
 	visit   *Visit
 	request request.Request
 	session *gate.Session
+	server  *upstream.Server
 	offer   stream.Offer // of a command's streams, or of forwarded ports
 }
 
@@ -227,9 +236,9 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	if len(x.offer.Protocols) > 0 {
 		return x.carry(ctx, w, r, limits)
 	}
-	transport := x.visit.Server.Plain
+	transport := x.server.Plain
 	if x.request.Stream != "" {
-		transport = x.visit.Server.Upgrade
+		transport = x.server.Upgrade
 	}
 	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
@@ -282,14 +291,14 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
 
 // address is the request's at the server, without a query.
 func (x *exchange) address() *url.URL {
-	at := x.visit.Server.URL
+	at := x.server.URL
 	base := strings.TrimSuffix(at.EscapedPath(), "/")
 	return &url.URL{Scheme: at.Scheme, Host: at.Host, RawPath: base + x.request.Path, Path: unescaped(base + x.request.Path)}
 }
 
 // identify says who asks: the agent, as whom the decision names.
 func (x *exchange) identify(h http.Header, limits access.Limits) {
-	if err := x.visit.Server.Authorize(h); err != nil {
+	if err := x.server.Authorize(h); err != nil {
 		x.door.Log.Warn("no credentials for the cluster", "cluster", x.visit.Cluster.Name, "err", err)
 	}
 	h.Set("Impersonate-User", limits.KubeUsers)
