@@ -180,11 +180,11 @@ func cmdSQL(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // cmdOpen runs a program that stays, with a line of input now and then: open NAME PROGRAM ARGS…; say NAME LINE writes a
-// line to it; gone NAME TEXT waits at most a second until it ended, with a text in what it printed.
+// line to it; gone NAME waits for its end.
 func cmdOpen(ts *testscript.TestScript, _ bool, args []string) {
 	cmd := exec.Command(programPath(ts, args[1]), args[2:]...)
 	cmd.Dir = ts.Getenv("WORK")
-	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "TSH_DMI_DIR", "PATH", "LANG", "USER", "KUBECONFIG", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE"} {
+	for _, k := range []string{"HOME", "TSH_HOME", "TSH_TPM", "TSH_DMI_DIR", "PATH", "LANG", "USER", "KUBECONFIG", "KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS", "PGHOST", "PGPORT", "PGUSER", "PGDATABASE", "PGSSLMODE"} {
 		if v := ts.Getenv(k); v != "" {
 			cmd.Env = append(cmd.Env, k+"="+v)
 		}

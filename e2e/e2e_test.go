@@ -63,7 +63,7 @@ func program(run func(context.Context, console.Streams) int) func() {
 }
 
 func TestScripts(t *testing.T) {
-	for _, name := range []string{"swtpm", "swtpm_setup", "ssh", "scp", "ssh-keygen", "ssh-add", "psql", "mysql", "mariadb-install-db", "redis-server", "pgcli", "java", "node", "etcd", kubeserver.Bin("apiserver")} {
+	for _, name := range []string{"swtpm", "swtpm_setup", "ssh", "scp", "ssh-keygen", "ssh-add", "psql", "mysql", "mariadb-install-db", "redis-server", "pgcli", "java", "node", "etcd", "tar", kubeserver.Bin("apiserver"), kubeserver.Bin("kubectl"), kubeserver.Bin("kubelet"), kubeserver.Bin("kubectl-old"), kubeserver.Bin("helm")} {
 		peer.Need(t, name)
 	}
 	testscript.Run(t, testscript.Params{
@@ -88,7 +88,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "boot": cmdBoot, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
 			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground, "chip": cmdChip,
-			"kube": cmdKube, "database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "interrupt": cmdInterrupt, "printed": cmdPrinted,
+			"kube": cmdKube, "echoes": cmdEchoes, "through": cmdThrough, "gone": cmdGone, "aggregate": cmdAggregate, "database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "interrupt": cmdInterrupt, "printed": cmdPrinted,
 			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin, "disk": cmdDisk,
 		},
 		Condition: func(c string) (bool, error) {

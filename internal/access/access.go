@@ -94,6 +94,8 @@ type Limits struct {
 	// KubeUsers and KubeGroups are whom a request to a Kubernetes cluster is made as, sorted, each once, and separated by
 	// commas. A request of several users is nobody's.
 	KubeUsers, KubeGroups string
+	// Record is whether what the session shows is recorded.
+	Record role.RecordMode
 }
 
 // Decision is the answer. Its zero value refuses.
@@ -219,6 +221,7 @@ func limits(in *Input, held []asked) Limits {
 		l.DisconnectExpiredCert = l.DisconnectExpiredCert || o.DisconnectExpiredCert
 		anyStrict = anyStrict || (o.Lock != "" && o.Lock != "best_effort")
 		anyChoice = anyChoice || o.Lock == "best_effort"
+		l.Record = l.Record.Stricter(o.RecordSession)
 		if p.grants {
 			l.PTY = true
 			l.PortForwarding = l.PortForwarding || o.PortForwarding

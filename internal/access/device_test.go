@@ -246,8 +246,6 @@ func TestEachUnmetDemandIsNamed(t *testing.T) {
 
 var unenforcedRows = []row{
 	{"require_session_mfa admits nobody", func(s *situation) { s.role("access").Options.RequireSessionMFA = true }, want{reason: NotGranted}},
-	{"record_session admits nobody", func(s *situation) { s.role("access").Options.RecordSession = "strict" }, want{reason: NotGranted}},
-	{"record_session off is nothing to enforce", func(s *situation) { s.role("access").Options.RecordSession = "off" }, want{}},
 	{"a role that admits nobody still denies", func(s *situation) {
 		r := s.role("other")
 		r.Options.RequireSessionMFA, r.Deny.Logins = true, []string{"root"}
@@ -328,6 +326,23 @@ var limitRows = []struct {
 	{"port_forwarding of a role that does not grant", func(s *situation) {
 		s.role("other").Options.PortForwarding, s.role("other").Allow.NodeLabels = true, all
 	}, func(l Limits) bool { return !l.PortForwarding }},
+	{"record_session, the strictest that is said", func(s *situation) {
+		s.role("access").Options.RecordSession = role.RecordOff
+		s.role("other").Options.RecordSession, s.role("other").Allow.NodeLabels = role.RecordStrict, all
+		s.role("third").Options.RecordSession, s.role("third").Allow.NodeLabels = role.RecordBestEffort, all
+	}, func(l Limits) bool { return l.Record == role.RecordStrict }},
+	{"record_session best_effort before off", func(s *situation) {
+		s.role("access").Options.RecordSession = role.RecordBestEffort
+		s.role("other").Options.RecordSession, s.role("other").Allow.NodeLabels = role.RecordOff, all
+	}, func(l Limits) bool { return l.Record == role.RecordBestEffort }},
+	{"record_session off, another role says nothing", func(s *situation) {
+		s.role("access").Options.RecordSession = role.RecordOff
+		s.role("other").Allow.NodeLabels = all
+	}, func(l Limits) bool { return l.Record == role.RecordOff }},
+	{"record_session of an unknown word is strict", func(s *situation) { s.role("access").Options.RecordSession = "enhanced" }, func(l Limits) bool { return l.Record == role.RecordStrict }},
+	{"record_session of a role for other nodes", func(s *situation) {
+		s.role("other").Options.RecordSession, s.role("other").Allow.NodeLabels = role.RecordStrict, label.Selector{"env": {"dev"}}
+	}, func(l Limits) bool { return l.Record == role.RecordUnset }},
 	{"terminal that the login has not", func(s *situation) { s.who.Grant.PTY = false }, func(l Limits) bool { return !l.PTY }},
 	{"lock strict before best_effort", func(s *situation) {
 		s.role("access").Options.Lock = "best_effort"

@@ -24,7 +24,7 @@ var shown = map[string]string{
 	"Options.DeviceRequirements":    "requirements alone mean required",
 	"Options.Lock":                  "lock best_effort is a choice",
 	"Options.PinSourceIP":           "pin_source_ip, not pinned",
-	"Options.RecordSession":         "record_session admits nobody",
+	"Options.RecordSession":         "record_session, the strictest that is said",
 	"Options.CreateDBUserMode":      "create_db_user_mode grants the login's own name",
 
 	"Requirements.Attestation": "attestation not met",

@@ -59,6 +59,9 @@ type Auth struct {
 	Settings cluster.Settings
 	Seeded   bool // the file has an authentication section
 	CAFiles  []string
+	// Recordings is the directory that session recordings are kept in, below the data directory unless it is absolute; empty:
+	// none are kept.
+	Recordings string
 }
 
 // Proxy is the proxy's part.
@@ -117,7 +120,9 @@ type authFile struct {
 	Storage *struct {
 		Type string `yaml:"type"`
 	} `yaml:"storage"`
-	Recordings     yaml.Node `yaml:"recordings"`
+	Recordings *struct {
+		Dir string `yaml:"dir"`
+	} `yaml:"recordings"`
 	Authentication *struct {
 		SecondFactors []string `yaml:"second_factors"`
 		DeviceTrust   *struct {
@@ -259,8 +264,11 @@ func (b builder) auth(c *Config, f file) error {
 	if s := f.Auth.Storage; s != nil && s.Type != "" && s.Type != "sqlite" {
 		return b.bad("auth.storage.type", "%q is not enforced by this build, want sqlite", s.Type)
 	}
-	if f.Auth.Recordings.Kind != 0 {
-		return b.bad("auth.recordings", "not enforced by this build")
+	if r := f.Auth.Recordings; r != nil {
+		if r.Dir == "" || len(r.Dir) > 1<<10 {
+			return b.bad("auth.recordings", "want {dir: DIRECTORY}, where session recordings are kept")
+		}
+		a.Recordings = r.Dir
 	}
 	if au := f.Auth.Authentication; au != nil {
 		a.Seeded = true

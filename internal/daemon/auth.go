@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/sallyport/sallyport/internal/adminsocket"
+	"github.com/sallyport/sallyport/internal/archive"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/census"
@@ -46,6 +47,7 @@ type authPart struct {
 	public      ca.Public
 	feed        *feed.Feed
 	roster      *roster.Service
+	recordings  *archive.Service
 	certificate atomic.Pointer[tls.Certificate]
 	host        identity.Host
 }
@@ -75,8 +77,16 @@ func (d *daemon) startAuth() error {
 	if err := d.seed(a); err != nil {
 		return err
 	}
-	a.feed = feed.New(a.store, snapshot.Authorities{SSHUser: []ssh.PublicKey{a.public.SSHUser},
-		SSHHost: []ssh.PublicKey{a.public.SSHHost}, TLSUser: []*x509.Certificate{a.public.TLSUser}, DialTicket: publicKeys(a.public)})
+	if a.recordings, err = d.archive(a); err != nil {
+		return err
+	}
+	authorities := snapshot.Authorities{SSHUser: []ssh.PublicKey{a.public.SSHUser}, SSHHost: []ssh.PublicKey{a.public.SSHHost},
+		TLSUser: []*x509.Certificate{a.public.TLSUser}, DialTicket: publicKeys(a.public)}
+	if a.recordings.Key != nil {
+		authorities.Recording = a.recordings.Key.Recipient()
+	}
+	a.feed = feed.New(a.store, authorities)
+	a.recordings.Pictures = a.feed
 	d.run("feed", a.feed.Run)
 	if err := d.feedReady(a); err != nil {
 		return err
@@ -125,7 +135,7 @@ func (d *daemon) serveAuth(a *authPart) error {
 	names := &issuance.Service{Records: a.records, Store: a.store, CA: a.ca, Pictures: a.feed}
 	hosts := &membership.Service{Serving: names, Records: a.records, Store: a.store, CA: a.ca, Audit: a.log, Pictures: a.feed, Now: time.Now}
 	sessions := &census.Service{Records: a.records, Store: a.store, Pictures: a.feed, Audit: a.log, Now: time.Now}
-	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Issuance: names, Roster: a.roster, Census: sessions, Feed: a.feed, Audit: a.log},
+	server := rpc.New(rpc.UseCases{Login: people, Bots: &bots.Service{People: people, Devices: proven}, Trust: devices, Fleet: &fleet.Service{Trust: devices}, Membership: hosts, Issuance: names, Roster: a.roster, Census: sessions, Archive: a.recordings, Feed: a.feed, Audit: a.log},
 		a.public, a.certificate.Load, d.Log.With("part", "auth"))
 	l, err := listen(d.Config.Auth.Listen, "auth.listen")
 	if err != nil {

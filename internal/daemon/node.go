@@ -36,7 +36,11 @@ func (d *daemon) startNode() error {
 	d.follow(a.calls, a.Member, hosts.Follower{Mirror: a.mirror, Sessions: a.gate, Served: func() *identity.Server {
 		return &identity.Server{Labels: d.Config.SSH.Labels, Version: version()}
 	}})
-	door, err := node.New(node.Config{Host: a.Host(), HostKey: a.HostKey, Gate: a.gate, Recorder: a.events, Pictures: a.mirror,
+	tapes, err := d.recorder(a)
+	if err != nil {
+		return err
+	}
+	door, err := node.New(node.Config{Host: a.Host(), HostKey: a.HostKey, Gate: a.gate, Recorder: a.events, Pictures: a.mirror, Recordings: tapes,
 		Labels: func() label.Set { return d.Config.SSH.Labels }, Log: a.log, Now: a.now, SFTP: []string{d.Executable, "sftp-server"}})
 	if err != nil {
 		return err

@@ -43,10 +43,15 @@ const (
 	SessionEnd   Kind = "session.end"
 	// SessionTerminate is that an administrator ended a session: Session says which, Resource whose.
 	SessionTerminate Kind = "session.terminate"
-	Exec             Kind = "exec"
-	SCP              Kind = "scp"
-	Port             Kind = "port"
-	Auth             Kind = "auth" // a refused attempt; Session.Reason says why
+	// SessionRecorded is that a recording is over: Session.Recording is its name, the message has its file's SHA-256. It failed
+	// where the recording was cut short.
+	SessionRecorded Kind = "session.recording"
+	// RecordingAccess is that somebody opened a recording, or was refused it.
+	RecordingAccess Kind = "session.recording.access"
+	Exec            Kind = "exec"
+	SCP             Kind = "scp"
+	Port            Kind = "port"
+	Auth            Kind = "auth" // a refused attempt; Session.Reason says why
 
 	DBSessionStart  Kind = "db.session.start"
 	DBSessionQuery  Kind = "db.session.query"
@@ -117,6 +122,8 @@ var kinds = map[Kind]spec{
 	SessionStart:     {success: "T2000I", writers: doors},
 	SessionEnd:       {success: "T2004I", failure: "T2004I", writers: doors},
 	SessionTerminate: {success: "T2009I"},
+	SessionRecorded:  {success: "T2010I", failure: "T2010W"},
+	RecordingAccess:  {success: "T2011I", failure: "T2011W"},
 	Exec:             {success: "T3002I", failure: "T3002I", writers: shells},
 	SCP:              {success: "T3004I", failure: "T3004I", writers: nodeSSH},
 	Port:             {success: "T3003I", failure: "T3003I", writers: shells},

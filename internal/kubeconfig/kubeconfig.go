@@ -19,6 +19,7 @@ import (
 type Entry struct {
 	Name    string
 	Server  string
+	TLSName string // by which the server is asked for and verified, where it is not its address
 	CAFile  string
 	Command string
 	Args    []string
@@ -98,7 +99,11 @@ func Ours(proxy, cluster string) func(command string, args []string) bool {
 func (e Entry) value(kind string) map[string]any {
 	switch kind {
 	case "clusters":
-		return map[string]any{"cluster": map[string]any{"server": e.Server, "certificate-authority": e.CAFile}}
+		c := map[string]any{"server": e.Server, "certificate-authority": e.CAFile}
+		if e.TLSName != "" {
+			c["tls-server-name"] = e.TLSName
+		}
+		return map[string]any{"cluster": c}
 	case "contexts":
 		return map[string]any{"context": map[string]any{"cluster": e.Name, "user": e.Name}}
 	}

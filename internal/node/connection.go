@@ -70,6 +70,7 @@ type connection struct {
 	sessions map[*sessionChannel]struct{} // guarded by mu
 	forwards forwards                     // guarded by mu
 	denials  int                          // guarded by mu
+	recorded int                          // guarded by mu: how many recordings were begun
 	noMore   bool                         // guarded by mu: the client promised to open no session any more
 }
 

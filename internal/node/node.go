@@ -9,6 +9,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/gate"
+	"github.com/sallyport/sallyport/internal/gate/recorder"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/shell"
@@ -36,7 +38,7 @@ const (
 	maxAuthTries   = 6
 )
 
-// Config is what a node is made of. Every field is needed.
+// Config is what a node is made of. Every field but Recordings is needed.
 type Config struct {
 	// Host is this host; users are admitted to its UUID, and to its name where it has one.
 	Host identity.Host
@@ -46,6 +48,8 @@ type Config struct {
 	Gate     *gate.Gate
 	Recorder gate.Recorder
 	Pictures gate.Pictures
+	// Recordings records what sessions show; with a nil one none is.
+	Recordings *recorder.Recorder
 	// Labels gives the node's labels, as roles select them.
 	Labels func() label.Set
 	Log    *slog.Logger
@@ -93,10 +97,7 @@ func (n *Node) Handle(ctx context.Context, conn net.Conn) {
 		return
 	}
 	defer a.conn.Close()
-	where := target.Target{Kind: target.Node, ID: n.Host.ID, Name: n.Host.Name, Labels: n.Labels()}
-	if where.Name == "" {
-		where.Name = n.Host.ID
-	}
+	where := target.Target{Kind: target.Node, ID: n.Host.ID, Name: n.name(), Labels: n.Labels()}
 	session, err := n.Gate.Admit(ctx, gate.Request{
 		Identity: a.user, Target: where, Action: target.Action{Login: a.conn.User(), From: from.Addr()},
 		Start: event.Event{Kind: event.SessionStart, Session: &event.Session{Protocol: "ssh"}},
@@ -108,6 +109,9 @@ func (n *Node) Handle(ctx context.Context, conn net.Conn) {
 	}
 	newConnection(n, a, session).serve(a.channels, a.requests)
 }
+
+// name is what people call this node.
+func (n *Node) name() string { return cmp.Or(n.Host.Name, n.Host.ID) }
 
 // addressOf is who connected, or nothing where the connection does not say.
 func addressOf(conn net.Conn) netip.AddrPort {

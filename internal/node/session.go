@@ -12,6 +12,8 @@ import (
 
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/gate/recorder"
+	"github.com/sallyport/sallyport/internal/recording"
 	"github.com/sallyport/sallyport/internal/shell"
 )
 
@@ -20,12 +22,11 @@ const maxEnv = 32
 
 // sessionChannel is one session (RFC 4254 section 6): a login's shell, command or subsystem.
 type sessionChannel struct {
+	setup
 	conn     *connection
 	channel  ssh.Channel
 	login    *shell.Login
-	terminal *shell.Terminal // nil where none was asked for
-	env      []string
-	agent    *shell.Socket // nil where no agent is forwarded
+	recorded *recorder.Recording // nil where it is not recorded; set once the process is about to start
 	started  bool
 	pumps    sync.WaitGroup
 
@@ -33,6 +34,13 @@ type sessionChannel struct {
 	process *shell.Process // guarded by mu; nil until started
 	ended   bool           // guarded by mu: by the process's end, or by a cut
 	told    chan struct{}  // closed once the cause of a cut was told
+}
+
+// setup is what a client asks for before it starts something.
+type setup struct {
+	terminal *shell.Terminal // nil where none was asked for
+	env      []string
+	agent    *shell.Socket // nil where no agent is forwarded
 }
 
 func (c *connection) openSession(ch ssh.NewChannel) {
@@ -170,6 +178,7 @@ func (s *sessionChannel) resize(payload []byte) bool {
 	}
 	s.conn.session.Touch()
 	s.terminal.Size = size
+	s.recorded.Resized(size.Columns, size.Rows)
 	return s.process == nil || s.process.Resize(size) == nil
 }
 
@@ -231,9 +240,17 @@ func (s *sessionChannel) start(command string, note func(shell.FileAction) error
 	if s.process != nil || s.conn.session.Context().Err() != nil { // what was cut starts nothing more
 		return false
 	}
+	if note == nil { // files that SFTP carries are on record one by one
+		if err := s.record(command); err != nil {
+			s.conn.denied(fault.Of(err).Text, &event.Action{Command: command})
+			s.say(fault.Of(err).Lines())
+			return false
+		}
+	}
 	p, err := shell.Start(shell.Spec{Login: s.login, Command: command, Terminal: s.terminal, Env: s.environment()})
 	if err != nil {
 		s.conn.node.Log.Error("ssh: start", "login", s.login.Name, "err", err)
+		s.recorded.End(recording.End{Reason: "not_started"})
 		s.say(fault.Of(err).Lines())
 		return false
 	}
@@ -268,6 +285,9 @@ func (s *sessionChannel) environment() []string {
 // input carries what the person types.
 func (s *sessionChannel) input(p *shell.Process, note func(shell.FileAction) error) {
 	from := io.Reader(touching{s.channel, s.conn})
+	if s.terminal == nil { // a terminal shows what is typed, but for secrets
+		from = io.TeeReader(from, taken{s.recorded, recording.Input})
+	}
 	var err error
 	if note != nil {
 		err = shell.WatchSFTP(p.Stdin, from, note)
@@ -288,14 +308,15 @@ func (s *sessionChannel) input(p *shell.Process, note func(shell.FileAction) err
 func (s *sessionChannel) carry() {
 	p := s.process
 	var out sync.WaitGroup
-	out.Go(func() { _ = pump(s.channel, p.Stdout) })
-	out.Go(func() { _ = pump(s.channel.Stderr(), p.Stderr) })
+	out.Go(func() { _ = pump(shown{s.channel, taken{s.recorded, recording.Output}}, p.Stdout) })
+	out.Go(func() { _ = pump(shown{s.channel.Stderr(), taken{s.recorded, recording.Errors}}, p.Stderr) })
 	exit := p.Wait()
 	out.Wait()
 	s.mu.Lock()
 	cut := s.ended
 	s.ended = true
 	s.mu.Unlock()
+	s.recorded.End(s.end(exit))
 	if cut {
 		<-s.told
 		p.Close()

@@ -51,14 +51,14 @@ const (
 	nodeName    = "ip-172-31-35-170"
 )
 
-// recorder keeps events in memory; a hook sees each before it counts as written.
-type recorder struct {
+// journal keeps events in memory; a hook sees each before it counts as written.
+type journal struct {
 	mu     sync.Mutex
 	events []event.Event
 	hook   func(event.Event) error
 }
 
-func (r *recorder) Write(_ context.Context, ev event.Event) error {
+func (r *journal) Write(_ context.Context, ev event.Event) error {
 	if err := ev.Complete(clusterName, time.Now); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (r *recorder) Write(_ context.Context, ev event.Event) error {
 	return nil
 }
 
-func (r *recorder) of(k event.Kind) []event.Event {
+func (r *journal) of(k event.Kind) []event.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(r.events), func(e event.Event) bool { return e.Kind != k })
@@ -88,7 +88,7 @@ type world struct {
 	userCA, hostCA ssh.Signer
 	mirror         *snapshot.Mirror
 	gate           *gate.Gate
-	recorder       *recorder
+	recorder       *journal
 	node           *Node
 	login          *shell.Login
 	address        string
@@ -116,7 +116,7 @@ func accessRole() *role.Role {
 
 func newWorld(t *testing.T, roles ...*role.Role) *world {
 	t.Helper()
-	w := &world{t: t, userCA: newSigner(t), hostCA: newSigner(t), recorder: &recorder{}}
+	w := &world{t: t, userCA: newSigner(t), hostCA: newSigner(t), recorder: &journal{}}
 	began := time.Now()
 	w.mirror = snapshot.NewMirror(func() time.Duration { return time.Since(began) })
 	if len(roles) == 0 {

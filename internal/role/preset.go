@@ -32,9 +32,9 @@ func Presets() []Role {
 		{Name: "access", Options: session, Allow: withApps},
 		{Name: "editor", Allow: Conditions{Rules: []Rule{{
 			Resources: []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node", "db",
-				"kube_cluster", "app", "oidc", "event", "session", "authority"}, Verbs: everyVerb}}}},
+				"kube_cluster", "app", "oidc", "event", "session", "recording", "authority"}, Verbs: everyVerb}}}},
 		{Name: "auditor", Allow: Conditions{Rules: []Rule{{
-			Resources: []string{"event", "session"}, Verbs: []string{"list", "read"}}}}},
+			Resources: []string{"event", "session", "recording"}, Verbs: []string{"list", "read"}}}}},
 		{Name: "device-admin", Allow: Conditions{Rules: []Rule{{Resources: []string{"device"},
 			Verbs: []string{"list", "create", "read", "update", "delete", "create_enroll_token", "enroll"}}}}},
 		{Name: "device-enroll", Allow: Conditions{Rules: []Rule{{

@@ -34,7 +34,7 @@ type Options struct {
 	DeviceRequirements    *Requirements `json:"device_requirements,omitempty"`
 	Lock                  string        `json:"lock,omitempty"`
 	PinSourceIP           bool          `json:"pin_source_ip,omitempty"`
-	RecordSession         string        `json:"record_session,omitempty"`
+	RecordSession         RecordMode    `json:"record_session,omitempty"`
 	CreateDBUserMode      DBUserMode    `json:"create_db_user_mode,omitempty"`
 }
 
@@ -48,6 +48,35 @@ const (
 	DBUsersOff   DBUserMode = "off"
 	DBUsersKeep  DBUserMode = "keep"
 )
+
+// RecordMode is whether what sessions with nodes and clusters show is recorded, where the cluster keeps recordings.
+type RecordMode string
+
+// The modes. Unset records, and ends a session whose recording breaks; of streams that no terminal shows it keeps the
+// first RecordMost bytes. Strict keeps all of them, and demands that the cluster keeps recordings; an unknown one counts as
+// strict. With best_effort a session goes on without its recording.
+const (
+	RecordUnset      RecordMode = ""
+	RecordOff        RecordMode = "off"
+	RecordBestEffort RecordMode = "best_effort"
+	RecordStrict     RecordMode = "strict"
+)
+
+// RecordMost is how many bytes of a stream that no terminal shows are recorded, unless a role is strict.
+const RecordMost = 64 << 20
+
+// Stricter is the stricter of what two roles say; who says nothing leaves it to the other.
+func (m RecordMode) Stricter(o RecordMode) RecordMode {
+	rank := func(m RecordMode) int { return slices.Index([]RecordMode{RecordUnset, RecordOff, RecordBestEffort}, m) }
+	switch a, b := rank(m), rank(o); {
+	case a < 0 || b < 0:
+		return RecordStrict
+	case a > b:
+		return m
+	default:
+		return o
+	}
+}
 
 // Requirements are what a role demands of the device.
 type Requirements struct {
@@ -96,7 +125,7 @@ func Verbs() []string {
 // Kinds lists the resource kinds that rules may name.
 func Kinds() []string {
 	return []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node", "db", "kube_cluster",
-		"app", "oidc", "event", "session", "authority", "*"}
+		"app", "oidc", "event", "session", "recording", "authority", "*"}
 }
 
 // Duration is a span that is written as `8h` or `30m`.
@@ -139,7 +168,6 @@ func (r *Role) Unenforced() []string {
 	}
 	o := r.Options
 	add(o.RequireSessionMFA, "options.require_session_mfa")
-	add(o.RecordSession != "" && o.RecordSession != "off", "options.record_session")
 	return out
 }
 
@@ -174,6 +202,9 @@ func (o *Options) check() error {
 	}
 	if o.Lock != "" && o.Lock != "strict" && o.Lock != "best_effort" {
 		return fmt.Errorf("lock: unknown mode %q, want strict or best_effort", o.Lock)
+	}
+	if m := o.RecordSession; m != RecordUnset && m != RecordOff && m != RecordBestEffort && m != RecordStrict {
+		return fmt.Errorf("record_session: unknown mode %q, want strict, best_effort or off", m)
 	}
 	if m := o.CreateDBUserMode; m != DBUsersUnset && m != DBUsersOff && m != DBUsersKeep {
 		return fmt.Errorf("create_db_user_mode: unknown mode %q, want off or keep", m)

@@ -16,6 +16,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/sallyport/sallyport/api/sallyport/v1/sallyportv1connect"
+	"github.com/sallyport/sallyport/internal/archive"
 	"github.com/sallyport/sallyport/internal/audit"
 	"github.com/sallyport/sallyport/internal/ca"
 	"github.com/sallyport/sallyport/internal/census"
@@ -31,6 +32,7 @@ import (
 	rpcevent "github.com/sallyport/sallyport/internal/rpc/event"
 	rpcfeed "github.com/sallyport/sallyport/internal/rpc/feed"
 	"github.com/sallyport/sallyport/internal/rpc/fleet"
+	rpcrecording "github.com/sallyport/sallyport/internal/rpc/recording"
 	"github.com/sallyport/sallyport/internal/snapshot/feed"
 	"github.com/sallyport/sallyport/internal/trust"
 	fleetcase "github.com/sallyport/sallyport/internal/trust/fleet"
@@ -54,6 +56,7 @@ type UseCases struct {
 	Issuance   *issuance.Service
 	Roster     *roster.Service
 	Census     *census.Service
+	Archive    *archive.Service
 	Feed       *feed.Feed
 	Audit      *audit.Log
 }
@@ -123,6 +126,13 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(sallyportv1connect.NewFeedServiceHandler(&rpcfeed.Handler{Feed: s.use.Feed, Membership: s.use.Membership, Census: s.use.Census,
 		Audit: s.use.Audit, Caller: caller, Now: s.now, Log: s.log}, opts...))
 	mux.Handle(sallyportv1connect.NewSessionServiceHandler(&rpccensus.Handler{Use: s.use.Census, Caller: caller}, opts...))
+	recordings := &rpcrecording.Handler{Use: s.use.Archive, Caller: caller, Log: s.log,
+		Admit: func(ctx context.Context, name string) error { return s.admit(ctx, "RecordingService/"+name, nil) },
+		Still: func(ctx context.Context) error {
+			return s.decide(caller(ctx), table["RecordingService/OpenRecording"], nil)
+		}}
+	mux.Handle(sallyportv1connect.NewRecordingServiceHandler(recordings, opts...))
+	recordings.Serve(mux)
 	mux.Handle(sallyportv1connect.NewEventServiceHandler(&rpcevent.Handler{Audit: s.use.Audit, Caller: caller,
 		Still: func(ctx context.Context) error { return s.decide(caller(ctx), table["EventService/ExportLog"], nil) }}, opts...))
 	return mux

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/archive"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -75,6 +76,10 @@ var table = map[string]who{
 	"SessionService/EndSession":     {kind: manifest.Session, verb: "delete"},
 	"SessionService/PreviewLock":    {kind: manifest.Lock, verb: "create"},
 	"SessionService/ExplainSession": {kind: manifest.Session, verb: "read"},
+
+	"RecordingService/ListRecordings": {kind: archive.Kind, verb: "list"},
+	"RecordingService/TakePiece":      {hosts: []identity.HostRole{identity.RoleNode, identity.RoleKube}}, // plain HTTP, as the next
+	"RecordingService/OpenRecording":  {kind: archive.Kind, verb: "read"},
 
 	"FeedService/Follow": {hosts: agents},
 

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/lock"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/recording"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/target"
 )
@@ -40,6 +41,7 @@ type Authorities struct {
 	SSHHost    []ssh.PublicKey
 	TLSUser    []*x509.Certificate
 	DialTicket []ed25519.PublicKey
+	Recording  *recording.Recipient // whom recordings are sealed for; nil where the cluster keeps none
 }
 
 // Ref names a resource.

@@ -17,6 +17,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -176,7 +177,20 @@ func (t *Tunnel) Open(ctx context.Context, h Header) (net.Conn, error) {
 		return nil, fmt.Errorf("open stream: %w", err)
 	}
 	_ = s.SetDeadline(time.Time{})
-	return s, nil
+	return timed{s}, nil
+}
+
+// timed is a stream whose late reads fail as those of the standard library's connections do: as an error that passes. TLS
+// over it would else be broken by the deadline that an HTTP server sets when it hands a connection over for an upgrade.
+type timed struct{ net.Conn }
+
+// Read is of net.Conn.
+func (s timed) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if errors.Is(err, yamux.ErrTimeout) {
+		err = os.ErrDeadlineExceeded
+	}
+	return n, err
 }
 
 // Stream is a stream that the other end opened.
@@ -203,7 +217,7 @@ func (t *Tunnel) Serve(handle func(*Stream)) error {
 		}
 		running.run(func() {
 			_ = s.SetDeadline(time.Now().Add(openTime))
-			stream := &Stream{Conn: s}
+			stream := &Stream{Conn: timed{s}}
 			if err := ReadFrame(s, &stream.Header); err != nil {
 				s.Close()
 				return

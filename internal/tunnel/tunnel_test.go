@@ -2,15 +2,19 @@ package tunnel
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/peer/authority"
 )
 
 // TestVectors are those of docs/protocol/port.md.
@@ -114,4 +118,59 @@ func FuzzReadFrame(f *testing.F) {
 			t.Fatal("read more than a frame")
 		}
 	})
+}
+
+// TestLateRead: TLS over a stream outlives a read that was late, which is how an HTTP server takes a connection back from
+// its reader when it is upgraded.
+func TestLateRead(t *testing.T) {
+	a, b := net.Pipe()
+	near, err := Client(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := Server(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	ca := authority.New("test")
+	got := make(chan error, 1)
+	go func() {
+		_ = far.Serve(func(s *Stream) {
+			defer s.Close()
+			conn := tls.Server(s, &tls.Config{Certificates: []tls.Certificate{ca.Server()}, MinVersion: tls.VersionTLS13})
+			if err := conn.Handshake(); err != nil {
+				got <- err
+				return
+			}
+			_ = conn.SetReadDeadline(time.Unix(1, 0))
+			var late net.Error
+			if _, err := conn.Read(make([]byte, 1)); !errors.As(err, &late) || !late.Timeout() {
+				got <- fmt.Errorf("a late read: %w", err)
+				return
+			}
+			_ = conn.SetReadDeadline(time.Time{})
+			if _, err := conn.Write([]byte("!")); err != nil {
+				got <- err
+				return
+			}
+			_, err := io.ReadFull(conn, make([]byte, 2))
+			got <- err
+		})
+	}()
+	s, err := near.Open(t.Context(), Header{Client: netip.MustParseAddrPort("203.0.113.7:1"), Door: DoorKube})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := tls.Client(s, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost", MinVersion: tls.VersionTLS13})
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("ok")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
 }

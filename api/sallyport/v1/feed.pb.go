@@ -318,10 +318,12 @@ func (x *FollowResponse) GetRun() uint64 {
 type Authorities struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ssh_user are SSH public keys in wire format, tls_user certificates in DER.
-	SshUser       [][]byte `protobuf:"bytes,1,rep,name=ssh_user,json=sshUser,proto3" json:"ssh_user,omitempty"`
-	SshHost       [][]byte `protobuf:"bytes,2,rep,name=ssh_host,json=sshHost,proto3" json:"ssh_host,omitempty"`
-	TlsUser       [][]byte `protobuf:"bytes,3,rep,name=tls_user,json=tlsUser,proto3" json:"tls_user,omitempty"`
-	DialTicket    [][]byte `protobuf:"bytes,4,rep,name=dial_ticket,json=dialTicket,proto3" json:"dial_ticket,omitempty"`
+	SshUser    [][]byte `protobuf:"bytes,1,rep,name=ssh_user,json=sshUser,proto3" json:"ssh_user,omitempty"`
+	SshHost    [][]byte `protobuf:"bytes,2,rep,name=ssh_host,json=sshHost,proto3" json:"ssh_host,omitempty"`
+	TlsUser    [][]byte `protobuf:"bytes,3,rep,name=tls_user,json=tlsUser,proto3" json:"tls_user,omitempty"`
+	DialTicket [][]byte `protobuf:"bytes,4,rep,name=dial_ticket,json=dialTicket,proto3" json:"dial_ticket,omitempty"`
+	// recording is the public key that recordings are sealed for (docs/protocol/recording.md); empty: none are kept.
+	Recording     []byte `protobuf:"bytes,5,opt,name=recording,proto3" json:"recording,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,6 +386,13 @@ func (x *Authorities) GetDialTicket() [][]byte {
 	return nil
 }
 
+func (x *Authorities) GetRecording() []byte {
+	if x != nil {
+		return x.Recording
+	}
+	return nil
+}
+
 var File_sallyport_v1_feed_proto protoreflect.FileDescriptor
 
 const file_sallyport_v1_feed_proto_rawDesc = "" +
@@ -413,13 +422,14 @@ const file_sallyport_v1_feed_proto_rawDesc = "" +
 	"\x04time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04more\x18\n" +
 	" \x01(\bR\x04more\x12\x10\n" +
-	"\x03run\x18\t \x01(\x04R\x03run\"\x7f\n" +
+	"\x03run\x18\t \x01(\x04R\x03run\"\x9d\x01\n" +
 	"\vAuthorities\x12\x19\n" +
 	"\bssh_user\x18\x01 \x03(\fR\asshUser\x12\x19\n" +
 	"\bssh_host\x18\x02 \x03(\fR\asshHost\x12\x19\n" +
 	"\btls_user\x18\x03 \x03(\fR\atlsUser\x12\x1f\n" +
 	"\vdial_ticket\x18\x04 \x03(\fR\n" +
-	"dialTicket2V\n" +
+	"dialTicket\x12\x1c\n" +
+	"\trecording\x18\x05 \x01(\fR\trecording2V\n" +
 	"\vFeedService\x12G\n" +
 	"\x06Follow\x12\x1b.sallyport.v1.FollowRequest\x1a\x1c.sallyport.v1.FollowResponse(\x010\x01B=Z;github.com/sallyport/sallyport/api/sallyport/v1;sallyportv1b\x06proto3"
 

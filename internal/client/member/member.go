@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/live"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/recording"
 	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/wire"
 )
@@ -368,6 +369,13 @@ func authorities(m *pb.Authorities) (*snapshot.Authorities, error) {
 			return nil, errors.New("dial ticket authority is no Ed25519 key")
 		}
 		out.DialTicket = append(out.DialTicket, key)
+	}
+	if len(m.Recording) > 0 {
+		to, err := recording.NewRecipient(m.Recording)
+		if err != nil {
+			return nil, err
+		}
+		out.Recording = to
 	}
 	return out, nil
 }

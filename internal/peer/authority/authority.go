@@ -44,10 +44,10 @@ func template(name string) *x509.Certificate {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
 }
 
-// Server is a certificate for a server on this machine, as localhost.
-func (a *Authority) Server() tls.Certificate {
+// Server is a certificate for a server on this machine, as localhost and by further names.
+func (a *Authority) Server(names ...string) tls.Certificate {
 	t := template("localhost")
-	t.DNSNames, t.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+	t.DNSNames, t.IPAddresses = append([]string{"localhost"}, names...), []net.IP{net.IPv4(127, 0, 0, 1)}
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	return a.sign(t)
 }

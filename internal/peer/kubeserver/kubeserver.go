@@ -1,5 +1,5 @@
-// Package kubeserver is Kubernetes' own API server with Debian's etcd, started by a test. Its binary is built by
-// scripts/kube.sh. No shipped binary links it.
+// Package kubeserver is Kubernetes' own API server with Debian's etcd, started by a test, and with a small kubelet where one is
+// asked for. Their binaries are built by scripts/kube.sh. No shipped binary links it.
 package kubeserver
 
 import (
@@ -35,9 +35,11 @@ const (
 type Server struct {
 	URL string
 	Dir string
-	ca  *authority.Authority
+	ca  *authority.Authority // of the servers and clients; front of the API server towards those behind it, in another's name
 
+	front     *authority.Authority
 	etcd, api *exec.Cmd
+	kubelet   *kubelet
 	args      []string
 }
 
@@ -53,7 +55,7 @@ func Start(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: dir, ca: authority.New("kube test")}
+	s := &Server{Dir: dir, ca: authority.New("kube test"), front: authority.New("front test")}
 	if err := s.start(ctx); err != nil {
 		s.Stop()
 		return nil, err
@@ -74,8 +76,15 @@ func free() (string, error) {
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
 
 func (s *Server) start(ctx context.Context) error {
-	if err := s.ca.Files(s.Dir, s.ca.Server()); err != nil {
-		return err
+	for dir, write := range map[string]func(string) error{
+		"":        func(dir string) error { return s.ca.Files(dir, s.ca.Server()) },
+		"kubelet": func(dir string) error { return s.ca.Files(dir, s.ca.Server()) },
+		"client":  func(dir string) error { return s.ca.Files(dir, s.ca.Client("kube-apiserver")) },
+		"front":   func(dir string) error { return s.front.Files(dir, s.front.Client("front-proxy")) },
+	} {
+		if err := errors.Join(os.MkdirAll(s.path(dir), 0o700), write(s.path(dir))); err != nil {
+			return err
+		}
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -111,7 +120,10 @@ func (s *Server) start(ctx context.Context) error {
 	s.URL = "https://127.0.0.1:" + port
 	s.args = []string{"--etcd-servers=" + at, "--secure-port=" + port, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--tls-cert-file=" + s.path("cert.pem"), "--tls-private-key-file=" + s.path("key.pem"),
 		"--service-account-key-file=" + s.path("sa.key"), "--service-account-signing-key-file=" + s.path("sa.key"), "--service-account-issuer=https://kubernetes.default.svc",
-		"--service-cluster-ip-range=10.0.0.0/24", "--authorization-mode=RBAC", "--token-auth-file=" + s.path("tokens"), "--disable-admission-plugins=ServiceAccount", "--v=0"}
+		"--service-cluster-ip-range=10.0.0.0/24", "--authorization-mode=RBAC", "--token-auth-file=" + s.path("tokens"), "--disable-admission-plugins=ServiceAccount", "--v=0",
+		"--client-ca-file=" + s.path("ca.pem"), "--kubelet-certificate-authority=" + s.path("ca.pem"), "--kubelet-client-certificate=" + s.path("client/cert.pem"), "--kubelet-client-key=" + s.path("client/key.pem"),
+		"--kubelet-preferred-address-types=InternalIP", "--requestheader-client-ca-file=" + s.path("front/ca.pem"), "--requestheader-allowed-names=front-proxy", "--requestheader-username-headers=X-Remote-User",
+		"--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-", "--proxy-client-cert-file=" + s.path("front/cert.pem"), "--proxy-client-key-file=" + s.path("front/key.pem")}
 	return s.Restart(ctx)
 }
 
@@ -158,8 +170,9 @@ func (s *Server) Kill() {
 	}
 }
 
-// Stop ends both and removes what they had.
+// Stop ends all of them and removes what they had.
 func (s *Server) Stop() {
+	s.kubelet.stop()
 	s.Kill()
 	if s.etcd != nil && s.etcd.Process != nil {
 		_ = s.etcd.Process.Kill()
@@ -167,6 +180,12 @@ func (s *Server) Stop() {
 	}
 	_ = os.RemoveAll(s.Dir)
 }
+
+// Authority made the server's certificate, and is believed of clients'.
+func (s *Server) Authority() *authority.Authority { return s.ca }
+
+// Front made the certificate that the server shows to aggregated servers, which believe it who asks.
+func (s *Server) Front() *authority.Authority { return s.front }
 
 // TLS verifies the server.
 func (s *Server) TLS() *tls.Config { return &tls.Config{RootCAs: s.ca.Pool} }

@@ -341,5 +341,8 @@ func authorities(a *snapshot.Authorities) (*pb.Authorities, error) {
 		}
 		out.DialTicket = append(out.DialTicket, der)
 	}
+	if a.Recording != nil {
+		out.Recording = a.Recording.Public()
+	}
 	return out, nil
 }

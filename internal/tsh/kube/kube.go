@@ -30,8 +30,9 @@ type commands struct{ *tool.Tool }
 
 // choice is what was chosen for a cluster.
 type choice struct {
-	Name string `json:"name"`
-	Port int    `json:"port"`
+	Name   string `json:"name"`
+	Port   int    `json:"port"`
+	Direct bool   `json:"direct,omitempty"` // the way through the proxy's own port, without the listener
 }
 
 // Command is `tsh kube`.
@@ -75,6 +76,7 @@ func spec(s *tool.State, c choice) listener.Spec {
 
 func (a commands) loginCommand() *cobra.Command {
 	var port int
+	var direct bool
 	c := &cobra.Command{Use: "login NAME", Short: "Make kubectl reach a cluster", Args: tool.Exactly(1), Example: "  tsh kube login dev\n  kubectl get pods",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, list, err := a.Targets(cmd.Context(), "kube_cluster", "")
@@ -92,11 +94,16 @@ func (a commands) loginCommand() *cobra.Command {
 			if cmd.Flags().Changed("port") {
 				c.Port = port
 			}
-			d, err := a.Listener(s).Open(cmd.Context(), spec(s, c))
+			if c.Direct = direct; direct {
+				err = passable(s, c)
+			} else if d, oerr := a.Listener(s).Open(cmd.Context(), spec(s, c)); oerr != nil {
+				err = oerr
+			} else {
+				c.Port = d.Port
+			}
 			if err != nil {
 				return err
 			}
-			c.Port = d.Port
 			if err := s.Home.Choose(s.Profile, kind, c.Name, c); err != nil {
 				return err
 			}
@@ -112,6 +119,7 @@ func (a commands) loginCommand() *cobra.Command {
 			return nil
 		}}
 	c.Flags().IntVar(&port, "port", 0, "the port of this machine, any that is free unless told")
+	c.Flags().BoolVar(&direct, "direct", false, "the way through the proxy's own port, with the login's certificate: for keys that are no hardware's")
 	return c
 }
 
@@ -123,8 +131,12 @@ func (a commands) entry(s *tool.State, c choice) (kubeconfig.Entry, error) {
 	if err != nil {
 		return kubeconfig.Entry{}, err
 	}
-	return kubeconfig.Entry{Name: contextName(s, c.Name), Server: fmt.Sprintf("https://127.0.0.1:%d", c.Port), CAFile: listener.FilesOf(s.Home.LocalDir(s.Profile)).CA,
-		Command: self, Args: []string{"kube", "credentials", "--kube-cluster=" + c.Name, "--proxy=" + s.Profile.Proxy}, Env: map[string]string{"TSH_HOME": s.Home.Dir()}}, nil
+	e := kubeconfig.Entry{Name: contextName(s, c.Name), Server: fmt.Sprintf("https://127.0.0.1:%d", c.Port), CAFile: listener.FilesOf(s.Home.LocalDir(s.Profile)).CA,
+		Command: self, Args: []string{"kube", "credentials", "--kube-cluster=" + c.Name, "--proxy=" + s.Profile.Proxy}, Env: map[string]string{"TSH_HOME": s.Home.Dir()}}
+	if c.Direct {
+		e.Server, e.TLSName, e.CAFile = "https://"+s.Profile.Proxy, servedName(s, c), s.Home.AuthorityFile(s.Profile)
+	}
+	return e, nil
 }
 
 func (a commands) logoutCommand() *cobra.Command {
@@ -149,8 +161,10 @@ func (a commands) logoutCommand() *cobra.Command {
 					continue
 				}
 				found = true
-				if err := a.Listener(s).Close(cmd.Context(), spec(s, c)); err != nil {
-					return err
+				if !c.Direct {
+					if err := a.Listener(s).Close(cmd.Context(), spec(s, c)); err != nil {
+						return err
+					}
 				}
 				if err := s.Home.Forget(s.Profile, kind, c.Name); err != nil {
 					return err
@@ -229,6 +243,9 @@ func (a commands) credentials(ctx context.Context, name, proxy string) error {
 	if has, err := s.Home.Choice(s.Profile, kind, name, &c); err != nil || !has {
 		return fault.New(fault.NotFound, "not logged into Kubernetes cluster %q", name).WithReason("no_choice").WithFix("tsh kube login %s", name)
 	}
+	if c.Direct {
+		return a.ownCredentials(s, c)
+	}
 	if _, err := a.Listener(s).Open(ctx, spec(s, c)); err != nil {
 		return err
 	}
@@ -241,7 +258,12 @@ func (a commands) credentials(ctx context.Context, name, proxy string) error {
 	if err != nil {
 		return err
 	}
-	out := credential{Kind: "ExecCredential", APIVersion: asked(a.Env), Status: credentialStatus{a.Now().Add(credentialLife).UTC().Truncate(time.Second), string(cert), string(key)}}
+	return a.answer(a.Now().Add(credentialLife), cert, key)
+}
+
+// answer says what lets kubectl in, and until when it may keep it.
+func (a commands) answer(until time.Time, cert, key []byte) error {
+	out := credential{Kind: "ExecCredential", APIVersion: asked(a.Env), Status: credentialStatus{until.UTC().Truncate(time.Second), string(cert), string(key)}}
 	return json.NewEncoder(a.Out).Encode(out)
 }
 
@@ -259,10 +281,10 @@ func Proxy(t *tool.Tool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.Home.Choose(s.Profile, kind, args[0], choice{args[0], d.Port}); err != nil {
+			if err := s.Home.Choose(s.Profile, kind, args[0], choice{Name: args[0], Port: d.Port}); err != nil {
 				return err
 			}
-			e, err := a.entry(s, choice{args[0], d.Port})
+			e, err := a.entry(s, choice{Name: args[0], Port: d.Port})
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,451 @@
+package spool
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/recording"
+)
+
+const session = "5f0c9a52-1c7e-4a55-9d1e-0f6f0b6f7a01"
+
+type place struct {
+	*Spool
+	t   *testing.T
+	id  *recording.Identity
+	to  *recording.Recipient
+	got map[string][]byte // what auth has
+	end map[string]bool
+	mu  sync.Mutex
+	err error // guarded by mu: what auth answers
+	n   int
+}
+
+func newPlace(t *testing.T, dir string, most int64) *place {
+	t.Helper()
+	id, err := recording.NewIdentity(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := recording.NewRecipient(id.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(Config{Dir: dir, Max: most, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &place{Spool: s, t: t, id: id, to: to, got: map[string][]byte{}, end: map[string]bool{}}
+}
+
+func start(name string) recording.Start {
+	return recording.Start{Name: name, Time: time.Now(), Host: session, User: "alice", Protocol: "ssh"}
+}
+
+func (p *place) begin(s recording.Start, broken func(error)) *Tape {
+	p.t.Helper()
+	t, err := p.Begin(s, p.to, broken)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return t
+}
+
+func (p *place) answers(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
+// has is what auth has of a recording, and whether that is all there will be.
+func (p *place) has(name string) ([]byte, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got[name], p.end[name]
+}
+
+func (p *place) tries() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.n
+}
+
+// send is auth.
+func (p *place) send(_ context.Context, m recording.Piece) (int64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n++
+	if p.err != nil {
+		return 0, p.err
+	}
+	have := int64(len(p.got[m.Name]))
+	if m.Offset != have {
+		return have, nil
+	}
+	r := bytes.NewReader(m.Data)
+	if m.Offset == 0 {
+		if _, _, err := recording.ReadHeader(r); err != nil {
+			p.t.Errorf("the first piece: %v", err)
+		}
+	}
+	for rest := m.Data[len(m.Data)-r.Len():]; len(rest) > 0; {
+		n := recording.NextChunk(rest)
+		if n == 0 {
+			p.t.Fatal("a piece with a part of a chunk")
+		}
+		rest = rest[n:]
+	}
+	p.got[m.Name] = append(p.got[m.Name], m.Data...)
+	p.end[m.Name] = m.Last
+	return int64(len(p.got[m.Name])), nil
+}
+
+// streams reads a recording: what of each stream is there and is missing, and how it ends.
+func (p *place) streams(raw []byte) (kept map[recording.Kind]string, lost map[recording.Kind]int64, end *recording.End, err error) {
+	p.t.Helper()
+	o, err := recording.NewOpener(bytes.NewReader(raw), p.id)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	all, lost := map[recording.Kind]*strings.Builder{}, map[recording.Kind]int64{}
+	for {
+		f, err := o.Next()
+		if err != nil {
+			kept = map[recording.Kind]string{}
+			for k, b := range all {
+				kept[k] = b.String()
+			}
+			return kept, lost, end, err
+		}
+		switch {
+		case f.Kind.Stream():
+			if all[f.Kind] == nil {
+				all[f.Kind] = &strings.Builder{}
+			}
+			all[f.Kind].Write(f.Data)
+		case f.Kind == recording.Lost:
+			k, n := f.Missing()
+			lost[k] += n
+		case f.Kind == recording.Ended:
+			e, err := f.End()
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			end = &e
+		}
+	}
+}
+
+func (p *place) onDisk(name string) []byte {
+	p.t.Helper()
+	raw, err := os.ReadFile(p.file(name))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return raw
+}
+
+// TestSpool: what is shown is on the disk within a second, with auth some seconds later, and gone from here once auth has all of it.
+func TestSpool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, t.TempDir(), 0)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { _ = p.Run(ctx, p.send) }()
+		tape := p.begin(start(session), nil)
+		line := []byte("hello\r\n")
+		tape.Shown(recording.Output, line)
+		copy(line, "XXXXX") // the caller's buffer is its own again
+		tape.Resized(100, 30)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if kept, _, end, err := p.streams(p.onDisk(session)); kept[recording.Output] != "hello\r\n" || end != nil || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("after a second: %v %v %v", kept, end, err)
+		}
+		if raw, _ := p.has(session); raw != nil {
+			t.Error("a few bytes were sent at once")
+		}
+		time.Sleep(sendAfter)
+		synctest.Wait()
+		raw, over := p.has(session)
+		if kept, _, _, _ := p.streams(raw); kept[recording.Output] != "hello\r\n" || over {
+			t.Errorf("after %s: %v", sendAfter, kept)
+		}
+		tape.Shown(recording.Errors, []byte("bye"))
+		code := 3
+		tape.End(recording.End{ExitCode: &code})
+		tape.End(recording.End{})
+		tape.Shown(recording.Output, []byte("late"))
+		synctest.Wait()
+		raw, over = p.has(session)
+		kept, lost, end, err := p.streams(raw)
+		if !errors.Is(err, io.EOF) || kept[recording.Errors] != "bye" || len(lost) != 0 || *end.ExitCode != 3 || end.Bytes[recording.Output] != 7 || !over {
+			t.Errorf("%v %v %+v %v", kept, lost, end, err)
+		}
+		if list, _ := filepath.Glob(p.cfg.Dir + "/*"); len(list) != 0 || p.bytes != 0 || len(p.waiting) != 0 {
+			t.Errorf("%v stays behind, %d bytes", list, p.bytes)
+		}
+	})
+}
+
+// TestSpoolKilled: what a killed process left is whole to its last write, wherever that was torn, and is sent.
+func TestSpoolKilled(t *testing.T) {
+	dir := t.TempDir()
+	p := newPlace(t, dir, 0)
+	tape := p.begin(start(session), nil)
+	empty := len(p.onDisk(session))
+	tape.Shown(recording.Output, []byte("one"))
+	tape.ring()
+	for len(p.onDisk(session)) == empty {
+		time.Sleep(time.Millisecond)
+	}
+	one := p.onDisk(session)
+	tape.Shown(recording.Output, []byte("two"))
+	tape.End(recording.End{})
+	p.Close()
+	whole := p.onDisk(session)
+	for n := range whole {
+		if err := os.WriteFile(p.file(session), whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(p.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Spool = again
+		p.got, p.end = map[string][]byte{}, map[string]bool{}
+		if err := p.sendDue(t.Context(), p.send); err != nil {
+			t.Fatal(err)
+		}
+		raw := p.got[session]
+		if n < empty {
+			if raw != nil {
+				t.Fatalf("torn at %d: sent without a beginning", n)
+			}
+			continue
+		}
+		kept, _, _, err := p.streams(raw)
+		want := map[bool]string{true: "one"}[n >= len(one)]
+		if !strings.HasPrefix(kept[recording.Output], want) || !errors.Is(err, io.ErrUnexpectedEOF) || !p.end[session] {
+			t.Fatalf("torn at %d: %v %v", n, kept, err)
+		}
+	}
+}
+
+// TestSpoolBulk: what goes fast is kept whole, and sent in pieces.
+func TestSpoolBulk(t *testing.T) {
+	p := newPlace(t, t.TempDir(), 0)
+	tape := p.begin(start(session), func(err error) { t.Error(err) })
+	want := sha256.New()
+	block := make([]byte, 200_000)
+	for i := range 100 {
+		for j := range block {
+			block[j] = byte(i*j + j>>8)
+		}
+		tape.Shown(recording.Output, block)
+		want.Write(block)
+		for waiting := true; waiting; { // no faster than the disk
+			tape.mu.Lock()
+			waiting = len(tape.queue.full) > 2
+			tape.mu.Unlock()
+		}
+	}
+	tape.End(recording.End{})
+	p.tapes.Wait()
+	if err := p.sendDue(t.Context(), p.send); err != nil {
+		t.Fatal(err)
+	}
+	kept, _, end, err := p.streams(p.got[session])
+	if got := sha256.Sum256([]byte(kept[recording.Output])); !errors.Is(err, io.EOF) || !bytes.Equal(got[:], want.Sum(nil)) || end.Bytes[recording.Output] != 20_000_000 || p.n < 2 {
+		t.Errorf("%d of 20000000 bytes in %d pieces: %v", len(kept[recording.Output]), p.n, err)
+	}
+}
+
+// TestSpoolLimits: of streams that are cut at a length, and of copies, the recording says how much there was.
+func TestSpoolLimits(t *testing.T) {
+	p := newPlace(t, t.TempDir(), 0)
+	s := start(session)
+	s.StreamMax = 10
+	capped := p.begin(s, func(err error) { t.Error(err) })
+	for range 3 {
+		capped.Shown(recording.Input, []byte("1234567"))
+	}
+	capped.Shown(recording.Output, []byte("ok"))
+	capped.End(recording.End{})
+	s = start(recording.Name(session, 2))
+	s.CopyOnly = true
+	copied := p.begin(s, nil)
+	copied.Shown(recording.Output, make([]byte, 1<<20))
+	copied.End(recording.End{})
+	p.tapes.Wait()
+	kept, lost, end, _ := p.streams(p.onDisk(session))
+	if kept[recording.Input] != "1234567123" || lost[recording.Input] != 11 || end.Bytes[recording.Input] != 21 || kept[recording.Output] != "ok" {
+		t.Errorf("%v %v %+v", kept, lost, end)
+	}
+	if kept, lost, end, _ := p.streams(p.onDisk(session + "-2")); len(kept) != 0 || len(lost) != 0 || end.Bytes[recording.Output] != 1<<20 {
+		t.Errorf("%v %v %+v", kept, lost, end)
+	}
+}
+
+// TestSpoolFull: without room nothing begins, and what goes on says once that it is not whole.
+func TestSpoolFull(t *testing.T) {
+	p := newPlace(t, t.TempDir(), 4000)
+	told := make(chan error, 10)
+	tape := p.begin(start(session), func(err error) { told <- err })
+	for range 4 {
+		tape.Shown(recording.Output, []byte(strings.Repeat(fmt.Sprint(time.Now()), 300)))
+		tape.ring()
+		tape.Shown(recording.Output, bytes.Repeat([]byte{1, 2, 3}, 200_000))
+	}
+	if err := <-told; !fault.Because(err, "recording_full") {
+		t.Error(err)
+	}
+	if _, err := p.Begin(start(recording.Name(session, 2)), p.to, nil); !fault.Because(err, "recording_full") {
+		t.Errorf("%v", err)
+	}
+	tape.Shown(recording.Output, []byte("more"))
+	tape.End(recording.End{})
+	p.tapes.Wait()
+	if len(told) != 0 {
+		t.Error("it was told twice")
+	}
+	if err := p.sendDue(t.Context(), p.send); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, end, err := p.streams(p.got[session]); end != nil || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%v %v", end, err)
+	}
+	if _, err := p.Begin(start(recording.Name(session, 2)), p.to, nil); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// TestA77_RecordingDiskFull: a disk without room refuses the beginning and breaks what goes on; what was written stays whole.
+func TestA77_RecordingDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatalf("this test mounts a small file system and needs root: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	p := newPlace(t, dir, 0)
+	told := make(chan error, 1)
+	tape := p.begin(start(session), func(err error) { told <- err })
+	noise := make([]byte, 150_000)
+	for i, x := 0, uint32(1); i < len(noise); i++ {
+		x = x*1664525 + 1013904223
+		noise[i] = byte(x >> 24)
+	}
+	tape.Shown(recording.Output, []byte("first"))
+	tape.ring()
+	for i := 0; ; i++ {
+		if kept, _, _, _ := p.streams(p.onDisk(session)); kept[recording.Output] == "first" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	tape.Shown(recording.Output, noise)
+	tape.ring()
+	if err := <-told; !fault.Because(err, "recording_full") {
+		t.Error(err)
+	}
+	tape.End(recording.End{})
+	p.tapes.Wait()
+	if err := os.WriteFile(filepath.Join(dir, "x"), noise, 0o600); err == nil {
+		t.Error("there is room")
+	}
+	if _, err := p.Begin(start(recording.Name(session, 2)), p.to, nil); !fault.Because(err, "recording_full") {
+		t.Errorf("%v", err)
+	}
+	if list, _ := filepath.Glob(dir + "/*" + suffix); len(list) != 1 {
+		t.Errorf("%v", list)
+	}
+	again, err := Open(p.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Spool = again
+	if err := p.sendDue(t.Context(), p.send); err != nil {
+		t.Fatal(err)
+	}
+	if kept, _, _, err := p.streams(p.got[session]); kept[recording.Output] != "first" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%.20v %v", kept, err)
+	}
+}
+
+// TestSpoolSlow: a disk that does not answer holds nobody up; what then is missing is told once and said in the recording.
+func TestSpoolSlow(t *testing.T) {
+	p := newPlace(t, t.TempDir(), 0)
+	told := make(chan error, 10)
+	tape := p.begin(start(session), func(err error) { told <- err })
+	p.mu.Lock() // what the writer needs
+	n := int64(0)
+	for block := make([]byte, 1<<20); len(told) == 0 && n < 100<<20; n += 1 << 20 {
+		tape.Shown(recording.Output, block)
+	}
+	p.mu.Unlock()
+	if err := <-told; !fault.Because(err, "recording_slow") {
+		t.Error(err)
+	}
+	for waiting := true; waiting; {
+		tape.mu.Lock()
+		waiting = len(tape.queue.full) > 0
+		tape.mu.Unlock()
+	}
+	tape.Shown(recording.Output, []byte("and on"))
+	tape.End(recording.End{})
+	p.tapes.Wait()
+	kept, lost, end, err := p.streams(p.onDisk(session))
+	if out := kept[recording.Output]; !errors.Is(err, io.EOF) || !strings.HasSuffix(out, "and on") || lost[recording.Output] == 0 ||
+		int64(len(out))+lost[recording.Output] != n+6 || end.Bytes[recording.Output] != n+6 || len(told) != 0 {
+		t.Errorf("%d kept, %v lost of %d: %v", len(out), lost, n+6, err)
+	}
+}
+
+// TestSpoolRefused: while auth cannot be reached nothing is lost; what it will never take stays for a person to see.
+func TestSpoolRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlace(t, t.TempDir(), 0)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { _ = p.Run(ctx, p.send) }()
+		p.answers(errors.New("away"))
+		tape := p.begin(start(session), nil)
+		tape.End(recording.End{})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := p.tries(); n < 10 || n > 100 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		p.answers(nil)
+		time.Sleep(longestRetry + time.Second)
+		synctest.Wait()
+		if _, over := p.has(session); !over {
+			t.Error("it was not sent")
+		}
+		p.answers(fault.New(fault.Denied, "not yours"))
+		other := p.begin(start(recording.Name(session, 2)), nil)
+		other.End(recording.End{})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		before := p.tries()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if p.tries() != before || len(p.onDisk(session+"-2")) == 0 {
+			t.Error("what is refused is sent again, or gone")
+		}
+	})
+}
