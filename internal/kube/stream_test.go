@@ -640,6 +640,30 @@ func TestEarlyEnd(t *testing.T) {
 	}
 }
 
+// TestUnread: a client that is still sending when its command is over is read on for a while: a connection that is closed with
+// something unread may lose what is on its way to the client.
+func TestUnread(t *testing.T) {
+	p := newPlace(t, (&pod{t: t}).ServeHTTP)
+	c := p.exec("v5.channel.k8s.io", "stdin=1&stdout=1&command=exit&command=7")
+	c.SetCloseHandler(func(int, string) error { return nil })
+	if ch, got := c.next(); ch != 3 || !strings.Contains(got, `"7"`) {
+		t.Fatalf("%d %q", ch, got)
+	}
+	if ch, got := c.next(); ch != 256 || !strings.Contains(got, "1000") {
+		t.Fatalf("%d %q", ch, got)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 20 {
+		<-tick.C
+		if _, err := c.NetConn().Write([]byte{0x82, 0x82, 0, 0, 0, 0, 0, 'x'}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.close()
+	ended(t)
+}
+
 // TestA52Switch: a server that switches to what was not asked for, or whose answer has no end, opens nothing.
 func TestA52Switch(t *testing.T) {
 	const accept = "Sec-WebSocket-Accept: 6w4wrmqNvTNcMfQTbYYJzLzpEWs=\r\n"
@@ -647,7 +671,7 @@ func TestA52Switch(t *testing.T) {
 		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n",
 		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n",
 		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + accept + "\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\nX-Long: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", "no HTTP\r\n\r\n", "",
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Long: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", "no HTTP\r\n\r\n", "",
 	} {
 		p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
 			c, _, err := http.NewResponseController(w).Hijack()
