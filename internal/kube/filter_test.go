@@ -130,3 +130,25 @@ func FuzzFilter(f *testing.F) {
 		}
 	})
 }
+
+// TestFilterWatchLong: a watch lives however much it says; one event that is too large ends it.
+func TestFilterWatchLong(t *testing.T) {
+	const events = 40
+	p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		for i := range events {
+			fmt.Fprintf(w, `{"type":"ADDED","object":{"metadata":{"name":"p%d","namespace":"dev","x":%q}}}`+"\n", i, strings.Repeat("y", 1<<20))
+		}
+		fmt.Fprintf(w, `{"type":"ADDED","object":{"metadata":{"name":"large","namespace":"dev","x":%q}}}`+"\n", strings.Repeat("z", 2*maxObject))
+	}, inDev)
+	c := p.dials()
+	go func() { _, _ = io.WriteString(c, get("/api/v1/pods?watch=1")) }()
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || res.StatusCode != 200 {
+		t.Fatalf("%v %v", res, err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if n := bytes.Count(body, []byte("\n")); err == nil || n != events || bytes.Contains(body, []byte("large")) {
+		t.Errorf("%d events, %v", n, err)
+	}
+}
