@@ -133,7 +133,7 @@ func FuzzFilter(f *testing.F) {
 
 // TestFilterWatchLong: a watch lives however much it says; one event that is too large ends it.
 func TestFilterWatchLong(t *testing.T) {
-	const events = 40
+	const events = 12
 	p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		for i := range events {
