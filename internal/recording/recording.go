@@ -48,12 +48,9 @@ func SessionOf(name string) string { return name[:min(36, len(name))] }
 
 // Start is whose session it is, where and when. It is the first frame of each recording.
 type Start struct {
-	Name      string    `json:"name"`
-	Time      time.Time `json:"time"`
-	Cluster   string    `json:"cluster"`
-	Host      string    `json:"host"` // the UUID of the agent that records
-	Server    string    `json:"server"`
-	Protocol  string    `json:"protocol"` // ssh, kubernetes
+	Name string    `json:"name"`
+	Time time.Time `json:"time"`
+	Place
 	User      string    `json:"user"`
 	Device    string    `json:"device,omitempty"` // asset tag
 	Login     string    `json:"login,omitempty"`
@@ -62,6 +59,14 @@ type Start struct {
 	Terminal  *Terminal `json:"terminal,omitempty"`   // nil where there is none
 	CopyOnly  bool      `json:"copy_only,omitempty"`  // a file copy: how many bytes went through, not which
 	StreamMax int64     `json:"stream_max,omitempty"` // bytes of each stream that are kept; 0: all
+}
+
+// Place is where a session is, and by which door.
+type Place struct {
+	Cluster  string `json:"cluster"`
+	Host     string `json:"host"`     // the UUID of the agent that records
+	Server   string `json:"server"`   // the resource as people know it
+	Protocol string `json:"protocol"` // ssh, kubernetes
 }
 
 // Terminal is the terminal that a session began with.
