@@ -96,6 +96,7 @@ func (x *exchange) piped(body io.ReadCloser, filter func(io.Writer, io.Reader) e
 
 // named is what of an object says whose it is; a table's rows carry theirs in object.
 type named struct {
+	Kind     string `json:"kind"`
 	Metadata struct {
 		Name      string `json:"name"`
 		Namespace string `json:"namespace"`
@@ -105,10 +106,11 @@ type named struct {
 // shows asks access about one object.
 func (x *exchange) shows(raw json.RawMessage) bool {
 	var n named
-	if json.Unmarshal(raw, &n) != nil || n.Metadata.Name == "" {
-		return false
-	}
-	return x.session.Shows(n.Metadata.Namespace, n.Metadata.Name)
+	return json.Unmarshal(raw, &n) == nil && x.grants(n)
+}
+
+func (x *exchange) grants(n named) bool {
+	return n.Metadata.Name != "" && x.session.Shows(n.Metadata.Namespace, n.Metadata.Name)
 }
 
 // filterList keeps the items, or a table's rows, that are granted, one held at a time. Everything else of the list stays as it
@@ -263,23 +265,29 @@ func (x *exchange) filterWatch(body io.ReadCloser) io.ReadCloser {
 		in := &metered{body, maxObject}
 		dec := json.NewDecoder(in)
 		var columns json.RawMessage
+		var ev struct {
+			Type   string          `json:"type"`
+			Object json.RawMessage `json:"object"`
+		}
+		var out bytes.Buffer
 		for {
-			var ev struct {
-				Type   string          `json:"type"`
-				Object json.RawMessage `json:"object"`
-			}
 			in.left = maxObject
+			ev.Type, ev.Object = "", ev.Object[:0]
 			if err := dec.Decode(&ev); err != nil {
 				w.CloseWithError(err)
 				return
 			}
 			object, keep := x.filterEvent(ev.Type, ev.Object, &columns)
-			if !keep {
+			if !keep || len(object) == 0 {
 				continue
 			}
-			raw, err := json.Marshal(map[string]any{"type": ev.Type, "object": object})
+			kind, err := json.Marshal(ev.Type)
 			if err == nil {
-				_, err = w.Write(append(raw, '\n'))
+				out.Reset()
+				fmt.Fprintf(&out, `{"type":%s,"object":`, kind)
+				out.Write(object)
+				out.WriteString("}\n")
+				_, err = w.Write(out.Bytes())
 			}
 			if err != nil {
 				w.CloseWithError(err)
@@ -296,13 +304,11 @@ func (x *exchange) filterEvent(kind string, object json.RawMessage, columns *jso
 	if kind == "BOOKMARK" || kind == "ERROR" {
 		return object, true
 	}
-	var head struct {
-		Kind string `json:"kind"`
-	}
-	if json.Unmarshal(object, &head) != nil {
+	var n named
+	if json.Unmarshal(object, &n) != nil {
 		return nil, false
 	}
-	if head.Kind == "Table" {
+	if n.Kind == "Table" {
 		var b bytes.Buffer
 		err := x.filterList(&b, bytes.NewReader(object))
 		out := json.RawMessage(b.Bytes())
@@ -325,7 +331,7 @@ func (x *exchange) filterEvent(kind string, object json.RawMessage, columns *jso
 		}
 		return out, err == nil
 	}
-	return object, x.shows(object)
+	return object, x.grants(n)
 }
 
 type piped struct {
