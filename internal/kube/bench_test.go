@@ -96,6 +96,24 @@ func (s *secured) relays(c net.Conn) {
 	one(c, up)
 }
 
+// way is how clients come to the server: direct, through a relay that only copies, or through the door.
+func (s *secured) way(name string) func() (net.Conn, error) {
+	protocols := []string{"http/1.1"}
+	switch name {
+	case "relay":
+		return s.serve(protocols, s.relays)
+	case "door":
+		return s.serve(protocols, func(c net.Conn) { s.door.Serve(c, s.visit()) })
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(s.server.Certificate())
+	return func() (net.Conn, error) {
+		return tls.Dial("tcp", s.server.Listener.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: protocols})
+	}
+}
+
+var ways = []string{"direct", "relay", "door"}
+
 // pours is an API server whose commands pour out bytes, or take them.
 func pours(t testing.TB, size int) http.HandlerFunc {
 	piece := make([]byte, 32<<10)
@@ -192,14 +210,10 @@ func drinkSPDY(b *testing.B, dial func() (net.Conn, error)) {
 func BenchmarkBulk(b *testing.B) {
 	const size = 64 << 20
 	for name, drinks := range map[string]func(*testing.B, func() (net.Conn, error)){"websocket": drink, "spdy": drinkSPDY} {
-		for _, way := range []string{"relay", "door"} {
+		for _, way := range ways {
 			b.Run(name+"/"+way, func(b *testing.B) {
 				s := newSecured(b, pours(b, size))
-				take := s.relays
-				if way == "door" {
-					take = func(c net.Conn) { s.door.Serve(c, s.visit()) }
-				}
-				dial := s.serve([]string{"http/1.1"}, take)
+				dial := s.way(way)
 				b.SetBytes(size)
 				for b.Loop() {
 					drinks(b, dial)
@@ -212,14 +226,10 @@ func BenchmarkBulk(b *testing.B) {
 // BenchmarkStart is a command that does nothing, from the connection to its end. cpu-ms/op is of the whole process, client
 // and server with it.
 func BenchmarkStart(b *testing.B) {
-	for _, way := range []string{"relay", "door"} {
+	for _, way := range ways {
 		b.Run(way, func(b *testing.B) {
 			s := newSecured(b, pours(b, 0))
-			take := s.relays
-			if way == "door" {
-				take = func(c net.Conn) { s.door.Serve(c, s.visit()) }
-			}
-			dial := s.serve([]string{"http/1.1"}, take)
+			dial := s.way(way)
 			began := spent()
 			for b.Loop() {
 				drink(b, dial)
@@ -244,14 +254,10 @@ func BenchmarkGet(b *testing.B) {
 		_, _ = io.WriteString(w, body)
 	}
 	for _, conns := range []int{1, 16} {
-		for _, way := range []string{"relay", "door"} {
+		for _, way := range ways {
 			b.Run(fmt.Sprintf("%s/%d", way, conns), func(b *testing.B) {
 				s := newSecured(b, answer)
-				take := s.relays
-				if way == "door" {
-					take = func(c net.Conn) { s.door.Serve(c, s.visit()) }
-				}
-				dial := s.serve([]string{"http/1.1"}, take)
+				dial := s.way(way)
 				b.SetParallelism(max(1, conns/2))
 				began := spent()
 				b.RunParallel(func(pb *testing.PB) {
