@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -185,8 +186,11 @@ func nameOf(o target.KubeObject) string {
 // upgrades refuses an upgrade where none belongs, a stream without one, and one of which nothing can be read here.
 func upgrades(r *http.Request, q *request.Request) (stream.Offer, error) {
 	asked := r.Header.Get("Upgrade") != ""
+	node := q.Verb == "proxy" && q.Object.Resource == "nodes"
 	switch {
-	case asked && q.Verb == "proxy" && q.Object.Resource != "nodes": // a kubelet behind a node's proxy runs commands too, off the record
+	case node && (asked || runs(q.Path)):
+		return stream.Offer{}, errors.New("a command through the proxy of a node, which would be on no record: use exec of the pod")
+	case asked && q.Verb == "proxy":
 		q.Stream = q.Verb
 		return stream.Offer{}, nil
 	case asked && q.Stream == "":
@@ -199,6 +203,13 @@ func upgrades(r *http.Request, q *request.Request) (stream.Offer, error) {
 		return stream.Offer{}, nil
 	}
 	return stream.Read(r, q.Stream == request.PortForward)
+}
+
+// runs reports whether a path through a node's proxy is one by which a kubelet runs commands or reaches into pods
+// (k8s.io/kubernetes, pkg/kubelet/server, InstallDebuggingHandlers).
+func runs(path string) bool {
+	parts := strings.SplitN(path, "/", 8) // "", api, v1, nodes, NAME, proxy, what
+	return len(parts) > 6 && slices.ContainsFunc([]string{"run", "exec", "attach", "portForward", "cri"}, func(s string) bool { return strings.EqualFold(parts[6], s) })
 }
 
 // exchange is one request on its way.
