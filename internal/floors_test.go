@@ -20,15 +20,15 @@ const module = "github.com/sallyport/sallyport/"
 // floors is the house, lowest first. Imports go to lower floors only; families, and floor 0, may import each other.
 var floors = [][]string{
 	0: {"fault", "label", "device", "identity", "role", "target", "lock", "cluster", "event", "live"},
-	1: {"access", "access/objects", "attestation", "bootlog", "ceremony", "manifest", "recording", "wire", "config", "sshcert",
+	1: {"access", "access/objects", "attestation", "bootlog", "ceremony", "manifest", "recording", "recording/screen", "wire", "config", "sshcert",
 		"dbwire/postgres", "dbwire/postgres/sql", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
 	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/platform", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
 		"tunnel", "turnstile", "handoff", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer", "kubeconfig", "recording/spool"}, // 2a: hold state, know no use case
-	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                                                                                                     // 2b: engines that may use 2a
+	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                                                                                                                                                      // 2b: engines that may use 2a
 	4: {"issuance", "client/authority", "client/contact", "login", "login/bots", "trust", "trust/proof", "trust/fleet", "membership", "roster", "census", "archive", "gate/recorder", "client/recordings", "client", "client/member", "client/census", "client/fleet", "client/enroll", "gate"}, // 3: use cases
-	5: {"entry", "kube/request", "kube/upstream", "rpc", "rpc/authority", "rpc/fleet", "rpc/device", "rpc/feed", "rpc/census", "rpc/event", "rpc/recording", "proxy", "node", "kube", "app", "web", "session", "listener", "listener/refusal", "sshagent",
+	5: {"entry", "kube/request", "kube/frame", "kube/stream", "kube/upstream", "rpc", "rpc/authority", "rpc/fleet", "rpc/device", "rpc/feed", "rpc/census", "rpc/event", "rpc/recording", "proxy", "node", "kube", "app", "web", "session", "player", "listener", "listener/refusal", "sshagent",
 		"database", "database/mysql/server", "database/servers", "database/postgres", "database/postgres/upstream", "database/mysql", "database/redis", "database/mongo"}, // 4: doors
-	6: {"daemon", "daemon/host", "daemon/command", "quickstart", "tsh", "tsh/db", "tsh/kube", "tsh/doctor", "tsh/tool", "tsh/remote", "tctl", "tctl/tool", "tctl/people", "tctl/resource", "tctl/machines", "tctl/sessions"}, // 5: assembly
+	6: {"daemon", "daemon/host", "daemon/command", "quickstart", "tsh", "tsh/db", "tsh/kube", "tsh/doctor", "tsh/tool", "tsh/remote", "tsh/recordings", "tctl", "tctl/tool", "tctl/people", "tctl/resource", "tctl/machines", "tctl/sessions"}, // 5: assembly
 	7: {"cmd/sallyport", "cmd/tsh", "cmd/tctl"},
 }
 

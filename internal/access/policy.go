@@ -193,7 +193,7 @@ func (s *side) rule(in *Input, allow bool) bool {
 }
 
 // askedByObject are the kinds whose use cases ask again with the object; of others no predicate can be judged.
-var askedByObject = []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node", "db", "kube_cluster"}
+var askedByObject = []string{"user", "role", "device", "lock", "token", "cluster_auth_preference", "node", "db", "kube_cluster", "recording"}
 
 func names(list []string, s string) bool {
 	for _, x := range list {

@@ -76,10 +76,21 @@ func (a *Action) appendJSON(b []byte) []byte {
 		b = append(b, ']')
 	}
 	b = appendNamed(b, "verb", a.Verb)
-	if a.Status != 0 {
-		b = strconv.AppendInt(append(b, `,"status_code":`...), int64(a.Status), 10)
+	b = appendCount(b, "status_code", int64(a.Status))
+	if t := a.Traffic; t != nil {
+		b = appendCount(b, "bytes_sent", t.Sent)
+		b = appendCount(b, "bytes_received", t.Received)
+		b = appendCount(b, "duration_ms", t.Millis)
 	}
 	return b
+}
+
+// appendCount appends a number that is left out where it is 0.
+func appendCount(b []byte, name string, n int64) []byte {
+	if n == 0 {
+		return b
+	}
+	return strconv.AppendInt(append(append(append(b, `,"`...), name...), `":`...), n, 10)
 }
 
 // appendNamed appends a field that is left out where it is empty.

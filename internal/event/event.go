@@ -70,7 +70,7 @@ type Action struct {
 	ExitCode  *int   `json:"exit_code,omitempty"`
 	Path      string `json:"path,omitempty"`
 	Direction string `json:"direction,omitempty"` // upload or download
-	Target    string `json:"target,omitempty"`    // of a port forwarding: HOST:PORT
+	Target    string `json:"target,omitempty"`    // of a port forwarding: HOST:PORT, or POD:PORT
 	DBName    string `json:"db_name,omitempty"`
 	DBUser    string `json:"db_user,omitempty"`
 	Query     string `json:"db_query,omitempty"`
@@ -78,6 +78,14 @@ type Action struct {
 	Parameters []string `json:"db_query_parameters,omitempty"`
 	Verb       string   `json:"verb,omitempty"` // of a request: its method
 	Status     int      `json:"status_code,omitempty"`
+	*Traffic            // of a forwarded connection that is over
+}
+
+// Traffic is what passed through a forwarded connection.
+type Traffic struct {
+	Sent     int64 `json:"bytes_sent,omitempty"`     // by its user
+	Received int64 `json:"bytes_received,omitempty"` // by its user
+	Millis   int64 `json:"duration_ms,omitempty"`    // how long it took
 }
 
 // Resource says what was changed or reached.

@@ -458,6 +458,12 @@ func TestEncodingIsJSON(t *testing.T) {
 				}
 			case *int:
 				*p = r.IntN(3) * 100
+			case *int64:
+				*p = r.Int64N(3) * 1e12
+			case **Traffic:
+				if r.IntN(2) == 0 {
+					*p = &Traffic{Sent: r.Int64N(3), Received: r.Int64N(1 << 60), Millis: r.Int64N(2)}
+				}
 			}
 		}
 	}

@@ -27,7 +27,7 @@ type Session struct {
 	origin *identity.User // as whom it was let in, whatever it goes on as: what ends that ends it
 
 	mu       sync.Mutex
-	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays
+	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays, but for how what it was for ended
 	decision access.Decision // guarded by mu
 	changed  chan struct{}   // guarded by mu: closed and replaced when the limits change; nil before somebody asked
 }
@@ -116,6 +116,18 @@ func (s *Session) Shows(namespace, name string) bool {
 	req.Action.Kube = &object
 	d, _ := picture.Decide(req.Identity, req.Target, req.Action, s.gate.now())
 	return d.Allowed
+}
+
+// Exited says with which status the command that the session was for ended; the record of its end has it.
+func (s *Session) Exited(code int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := event.Action{}
+	if s.request.Start.Action != nil {
+		was = *s.request.Start.Action
+	}
+	was.ExitCode = &code
+	s.request.Start.Action = &was
 }
 
 // Cut ends the session's context, for the reason that its door gives.

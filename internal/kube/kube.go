@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/sallyport/sallyport/internal/handoff"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/kube/request"
+	"github.com/sallyport/sallyport/internal/kube/stream"
 	"github.com/sallyport/sallyport/internal/kube/upstream"
 	"github.com/sallyport/sallyport/internal/target"
 )
@@ -38,6 +40,9 @@ type Config struct {
 	Gate *gate.Gate
 	Log  *slog.Logger
 	Now  func() time.Time
+	// Record gives what an exec or an attach is shown to, before anything of it begins; an error refuses it. Where it is nil
+	// nothing is recorded.
+	Record func(ctx context.Context, s Start) (stream.Tape, error)
 }
 
 // Door serves clusters. Close ends it.
@@ -108,11 +113,14 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	v := &c.visit
 	q, err := request.Parse(r.Method, r.URL.EscapedPath(), r.URL.Query())
-	if err == nil {
-		err = upgrades(r, q)
-	}
 	if err != nil {
 		q = request.Request{Verb: strings.ToLower(r.Method), Object: target.KubeObject{Path: r.URL.EscapedPath()}}
+	}
+	var offer stream.Offer
+	if err == nil {
+		offer, err = upgrades(r, &q)
+	}
+	if err != nil {
 		why := d.Gate.Refuse(r.Context(), d.asks(v, q), fault.New(fault.Invalid, "the request was not taken").WithReason("bad_request").WithCause("%v", err))
 		refuse(w, q.Object, http.StatusBadRequest, fault.Of(why))
 		return
@@ -122,7 +130,7 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, q.Object, http.StatusForbidden, fault.Of(err))
 		return
 	}
-	x := &exchange{door: d, visit: v, request: q, session: session}
+	x := &exchange{door: d, visit: v, request: q, session: session, offer: offer}
 	why := error(nil)
 	defer func() { session.End(why) }()
 	why = x.forward(w, r)
@@ -136,7 +144,7 @@ func (d *Door) asks(v *Visit, q request.Request) gate.Request {
 		Target: target.Target{Kind: target.Kube, ID: v.Cluster.Name, Name: v.Cluster.Name, Labels: v.Cluster.Labels}}
 	req.Start = d.event(v, q)
 	req.Start.Kind = ""
-	if q.Stream {
+	if q.Stream != "" {
 		req.Start.Kind, req.End = event.SessionStart, event.SessionEnd
 	}
 	return req
@@ -144,7 +152,7 @@ func (d *Door) asks(v *Visit, q request.Request) gate.Request {
 
 func (d *Door) event(v *Visit, q request.Request) event.Event {
 	return event.Event{Kind: event.KubeRequest, Success: true, Session: &event.Session{Protocol: "kube"},
-		Action:   &event.Action{Verb: q.Verb, Path: q.Path},
+		Action:   &event.Action{Verb: q.Verb, Path: q.Path, Command: q.Options.Line()},
 		Resource: &event.Resource{ResourceKind: kindOf(q.Object), ResourceName: nameOf(q.Object)}}
 }
 
@@ -166,19 +174,23 @@ func nameOf(o target.KubeObject) string {
 	return o.Name
 }
 
-// upgrades refuses an upgrade where none belongs, and a stream without one.
-func upgrades(r *http.Request, q request.Request) error {
+// upgrades refuses an upgrade where none belongs, a stream without one, and one of which nothing can be read here.
+func upgrades(r *http.Request, q *request.Request) (stream.Offer, error) {
 	asked := r.Header.Get("Upgrade") != ""
-	if asked && !q.Stream {
-		return errors.New("an upgrade of a request that is no stream")
+	switch {
+	case asked && q.Verb == "proxy" && q.Object.Resource != "nodes": // a kubelet behind a node's proxy runs commands too, off the record
+		q.Stream = q.Verb
+		return stream.Offer{}, nil
+	case asked && q.Stream == "":
+		return stream.Offer{}, errors.New("an upgrade of a request that is no stream")
+	case q.Stream != "" && !asked:
+		return stream.Offer{}, errors.New("a stream without an upgrade")
+	case r.Method == http.MethodConnect || r.Method == http.MethodTrace:
+		return stream.Offer{}, errors.New("method " + r.Method)
+	case q.Stream == "":
+		return stream.Offer{}, nil
 	}
-	if q.Stream && !asked {
-		return errors.New("a stream without an upgrade")
-	}
-	if r.Method == http.MethodConnect || r.Method == http.MethodTrace {
-		return errors.New("method " + r.Method)
-	}
-	return nil
+	return stream.Read(r, q.Stream == request.PortForward)
 }
 
 // exchange is one request on its way.
@@ -187,6 +199,7 @@ type exchange struct {
 	visit   *Visit
 	request request.Request
 	session *gate.Session
+	offer   stream.Offer // of a command's streams, or of forwarded ports
 }
 
 // forward sends the request as whom the decision names, and brings the answer back.
@@ -209,15 +222,18 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		refuse(w, x.request.Object, http.StatusGone, fault.New(fault.Invalid, "the list cannot be continued from there").WithFix("ask for it anew"))
 		return x.record(http.StatusGone, "the list cannot be continued")
 	}
-	transport := x.visit.Server.Plain
-	if x.request.Stream {
-		transport = x.visit.Server.Upgrade
-	}
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	stop := context.AfterFunc(x.session.Context(), func() { cancel(context.Cause(x.session.Context())) })
 	defer stop()
 	go x.keepTo(ctx, limits)
+	if len(x.offer.Protocols) > 0 {
+		return x.carry(ctx, w, r, limits)
+	}
+	transport := x.visit.Server.Plain
+	if x.request.Stream != "" {
+		transport = x.visit.Server.Upgrade
+	}
 	p := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			if query != "" {
@@ -251,10 +267,9 @@ func (x *exchange) keepTo(ctx context.Context, was access.Limits) {
 // headers away that Connection names before this is called, so none that is set here can be named there.
 func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
 	out := pr.Out
-	out.URL.Scheme, out.URL.Host, out.Host = x.visit.Server.URL.Scheme, x.visit.Server.URL.Host, ""
-	base := strings.TrimSuffix(x.visit.Server.URL.EscapedPath(), "/")
-	out.URL.RawPath = base + x.request.Path
-	out.URL.Path = base + unescaped(x.request.Path)
+	query := out.URL.RawQuery
+	out.URL, out.Host = x.address(), ""
+	out.URL.RawQuery = query
 	for name := range out.Header {
 		if identityHeader(name) {
 			delete(out.Header, name)
@@ -265,12 +280,24 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
 	if x.session.Filters() {
 		out.Header.Del("Accept-Encoding") // compressed it could not be looked through
 	}
-	if err := x.visit.Server.Authorize(out.Header); err != nil {
+	x.identify(out.Header, limits)
+}
+
+// address is the request's at the server, without a query.
+func (x *exchange) address() *url.URL {
+	at := x.visit.Server.URL
+	base := strings.TrimSuffix(at.EscapedPath(), "/")
+	return &url.URL{Scheme: at.Scheme, Host: at.Host, RawPath: base + x.request.Path, Path: unescaped(base + x.request.Path)}
+}
+
+// identify says who asks: the agent, as whom the decision names.
+func (x *exchange) identify(h http.Header, limits access.Limits) {
+	if err := x.visit.Server.Authorize(h); err != nil {
 		x.door.Log.Warn("no credentials for the cluster", "cluster", x.visit.Cluster.Name, "err", err)
 	}
-	out.Header.Set("Impersonate-User", limits.KubeUsers)
+	h.Set("Impersonate-User", limits.KubeUsers)
 	if limits.KubeGroups != "" {
-		out.Header["Impersonate-Group"] = strings.Split(limits.KubeGroups, ",")
+		h["Impersonate-Group"] = strings.Split(limits.KubeGroups, ",")
 	}
 }
 
@@ -280,7 +307,7 @@ func (x *exchange) answered(res *http.Response) error {
 		_ = x.record(http.StatusForbidden, err.Error())
 		return err
 	}
-	if x.request.Stream {
+	if x.request.Stream != "" {
 		if res.StatusCode == http.StatusSwitchingProtocols {
 			if c, ok := res.Body.(io.ReadWriteCloser); ok {
 				res.Body = &liveBody{c, x}
@@ -296,7 +323,7 @@ func (x *exchange) answered(res *http.Response) error {
 	if err := x.record(res.StatusCode, text); err != nil {
 		return err
 	}
-	if res.Body != nil && !x.request.Stream {
+	if res.Body != nil && x.request.Stream == "" {
 		res.Body = &cutBody{ReadCloser: res.Body, exchange: x, json: strings.HasPrefix(res.Header.Get("Content-Type"), "application/json")}
 	}
 	return nil

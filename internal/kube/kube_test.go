@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,15 +64,17 @@ func (l *log) kinds(k event.Kind) (out []event.Event) {
 
 // place is a door in front of a server of the test's own, and a client on a connection to it.
 type place struct {
-	t      *testing.T
+	t      testing.TB
 	mirror *snapshot.Mirror
 	log    *log
 	door   *Door
 	server *httptest.Server
 	dials  func() net.Conn
+	close  func() // every connection that was dialled
+	visit  func() Visit
 }
 
-func newPlace(t *testing.T, answer http.HandlerFunc, rules ...role.KubeResource) *place {
+func newPlace(t testing.TB, answer http.HandlerFunc, rules ...role.KubeResource) *place {
 	t.Helper()
 	start := time.Now()
 	p := &place{t: t, log: &log{}, mirror: snapshot.NewMirror(func() time.Duration { return time.Since(start) })}
@@ -88,13 +91,17 @@ func newPlace(t *testing.T, answer http.HandlerFunc, rules ...role.KubeResource)
 		t.Fatal(err)
 	}
 	up := &upstream.Server{URL: at, Plain: &http.Transport{DisableCompression: true}, Upgrade: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
+	p.visit = func() Visit {
+		return Visit{Context: ctx, From: netip.MustParseAddr("203.0.113.7"), Server: up, Cluster: &target.KubeCluster{Name: "dev"},
+			User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: start, Expires: start.Add(time.Hour)}}}
+	}
+	p.close = func() {}
 	p.dials = func() net.Conn {
-		a, b := net.Pipe()
-		wg.Go(func() {
-			p.door.Serve(b, Visit{Context: ctx, From: netip.MustParseAddr("203.0.113.7"), Server: up, Cluster: &target.KubeCluster{Name: "dev"},
-				User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: start, Expires: start.Add(time.Hour)}}})
-		})
+		a, b := pair(t)
+		wg.Go(func() { p.door.Serve(b, p.visit()) })
 		t.Cleanup(func() { a.Close() })
+		before := p.close
+		p.close = func() { before(); a.Close() }
 		_ = a.SetDeadline(time.Now().Add(10 * time.Second))
 		return a
 	}
@@ -107,6 +114,25 @@ func newPlace(t *testing.T, answer http.HandlerFunc, rules ...role.KubeResource)
 		up.Close()
 	})
 	return p
+}
+
+// pair is a connection.
+func pair(t testing.TB) (net.Conn, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, b
 }
 
 func (p *place) apply(complete bool, specs ...any) {
@@ -134,8 +160,11 @@ func (p *place) asks(raw string) (*http.Response, string) {
 	return res, string(body)
 }
 
+// opens are the headers of a WebSocket's opening.
+var opens = []string{"Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Protocol: v4.channel.k8s.io"}
+
 func get(path string, headers ...string) string {
-	return "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + strings.Join(append(headers, ""), "\r\n") + "\r\n"
+	return "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + strings.Join(append(slices.Clone(headers), ""), "\r\n") + "\r\n"
 }
 
 // TestA50Identity: whatever the client says of who it is, in whatever spelling, the request is made as whom the roles say.
@@ -183,12 +212,13 @@ func TestA51Refused(t *testing.T) {
 	p := newPlace(t, func(http.ResponseWriter, *http.Request) { t.Error("it reached the server") })
 	for _, raw := range []string{get("/api/v1/namespaces/dev/../prod/pods"), get("//api/v1/pods"), get("/api/v1/namespaces/%2e%2e/pods"),
 		get("/api/v1/namespaces/dev/pods/web", "Upgrade: websocket", "Connection: upgrade"), get("/api/v1/namespaces/dev/pods/web/exec"),
+		get("/api/v1/nodes/n1/proxy/exec/dev/web/c", opens...),
 		"POST /api/v1/namespaces/dev/pods/web/exec HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"} {
 		if res, body := p.asks(raw); res.StatusCode != 400 || !strings.Contains(body, "the request was not taken") {
 			t.Errorf("%q: %d %s", raw, res.StatusCode, body)
 		}
 	}
-	if n := len(p.log.kinds(event.Auth)); n != 6 {
+	if n := len(p.log.kinds(event.Auth)); n != 7 {
 		t.Errorf("%d refusals are on record", n)
 	}
 }
@@ -203,7 +233,7 @@ func TestA52NoSwitch(t *testing.T) {
 	c := p.dials()
 	smuggled := "GET /api/v1/secrets HTTP/1.1\r\nHost: x\r\nImpersonate-User: root\r\n\r\n"
 	go func() {
-		_, _ = io.WriteString(c, get("/api/v1/namespaces/dev/pods/web/exec", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA==")+smuggled)
+		_, _ = io.WriteString(c, get("/api/v1/namespaces/dev/pods/web/exec", opens...)+smuggled)
 	}()
 	r := bufio.NewReader(c)
 	res, err := http.ReadResponse(r, nil)
@@ -358,41 +388,26 @@ func TestA54Groups(t *testing.T) {
 
 // TestStreamIsNotIdle: who types in a stream is not idle.
 func TestStreamIsNotIdle(t *testing.T) {
-	p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
-		c, rw, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close()
-		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-		_, _ = io.Copy(c, rw)
-	})
+	p := newPlace(t, (&pod{t: t}).ServeHTTP)
 	set := cluster.Default()
 	p.apply(false, &set, &role.Role{Name: "devs", Options: role.Options{ClientIdleTimeout: role.Duration(900 * time.Millisecond)},
 		Allow: role.Conditions{KubernetesLabels: label.Selector{"*": {"*"}}, KubernetesGroups: []string{"devs"}}})
-	c := p.dials()
-	go func() {
-		_, _ = io.WriteString(c, get("/api/v1/namespaces/dev/pods/web/exec", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA=="))
-	}()
-	r := bufio.NewReader(c)
-	if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != 101 {
-		t.Fatalf("%v %v", res, err)
-	}
+	c := p.exec("v5.channel.k8s.io", "stdin=1&stdout=1&command=cat")
 	began, tick := time.Now(), time.NewTicker(100*time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
-		_, werr := io.WriteString(c, "x")
-		_, err := r.ReadByte()
-		if werr != nil || err != nil {
-			t.Fatalf("cut after %s: %v %v", time.Since(began), werr, err)
+		if err := c.WriteMessage(2, []byte("\x00x")); err != nil {
+			t.Fatalf("cut after %s: %v", time.Since(began), err)
+		}
+		if ch, got := c.next(); ch != 1 || got != "x" {
+			t.Fatalf("cut after %s: %d %q", time.Since(began), ch, got)
 		}
 		if time.Since(began) > 3*time.Second {
 			break
 		}
 	}
-	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) { // and who does nothing is
-		t.Error(err)
+	if ch, got := c.next(); ch != 3 || !strings.Contains(got, "idle for too long") { // and who does nothing is
+		t.Errorf("%d %q", ch, got)
 	}
 }
 
@@ -442,7 +457,8 @@ func sameJSON(a, b string) bool {
 	return string(m) == string(n)
 }
 
-// TestA54Watch: a watch that goes on ends with the trust, in the protocol's own words; so does an upgraded stream.
+// TestA54Watch: a watch that goes on ends with the trust, in the protocol's own words; so does an upgraded stream through a
+// proxy, which is passed on as it is.
 func TestA54Watch(t *testing.T) {
 	hold := make(chan struct{})
 	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
@@ -468,7 +484,7 @@ func TestA54Watch(t *testing.T) {
 	watch, stream := p.dials(), p.dials()
 	go func() { _, _ = io.WriteString(watch, get("/api/v1/pods?watch=1")) }()
 	go func() {
-		_, _ = io.WriteString(stream, get("/api/v1/namespaces/dev/pods/web/exec", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA=="))
+		_, _ = io.WriteString(stream, get("/api/v1/namespaces/dev/pods/web/proxy/", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: eA=="))
 	}()
 	res, err := http.ReadResponse(bufio.NewReader(watch), nil)
 	if err != nil {
@@ -503,7 +519,7 @@ func TestA54Watch(t *testing.T) {
 			t.Fatal("the stream's end is not on record")
 		}
 	}
-	if s := p.log.kinds(event.SessionStart); len(s) != 1 || s[0].Action.Verb != "exec" || s[0].Resource.ResourceName != "dev/web" {
+	if s := p.log.kinds(event.SessionStart); len(s) != 1 || s[0].Action.Verb != "proxy" || s[0].Resource.ResourceName != "dev/web" {
 		t.Errorf("%+v", s)
 	}
 }

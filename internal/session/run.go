@@ -191,7 +191,7 @@ func (j Job) terminal(ctx context.Context, channel ssh.Channel) (restore func(),
 	if err := ask(channel, "pty-req", payload); err != nil || !local {
 		return func() {}, j.In, err
 	}
-	undo, err := makeRaw(file, j.Out)
+	undo, err := MakeRaw(file, j.Out)
 	if err != nil {
 		return func() {}, j.In, fault.New(fault.Unavailable, "the terminal cannot be set up").WithReason("terminal").Wrapping(err)
 	}
@@ -202,8 +202,8 @@ func (j Job) terminal(ctx context.Context, channel ssh.Channel) (restore func(),
 	return func() { cancel(); undo() }, &escapes{Reader: file, lineStart: true}, nil
 }
 
-// makeRaw puts the terminal into raw mode, and returns what puts it back.
-func makeRaw(in *os.File, out io.Writer) (func(), error) {
+// MakeRaw puts the terminal into raw mode, and returns what puts it back.
+func MakeRaw(in *os.File, out io.Writer) (func(), error) {
 	state, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
 		return nil, err

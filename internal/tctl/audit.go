@@ -50,7 +50,7 @@ func (t commands) listEvents(ctx context.Context, f auditListFlags) error {
 		if b.text == "" {
 			continue
 		}
-		at, err := tool.Moment(b.text, time.Now())
+		at, err := console.Moment(b.text, time.Now())
 		if err != nil {
 			return console.Usagef("%s: %v: want 2006-01-02, 2006-01-02T15:04:05Z, or 24h for a day ago", b.name, err)
 		}

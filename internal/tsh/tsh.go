@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/tsh/db"
 	"github.com/sallyport/sallyport/internal/tsh/kube"
+	"github.com/sallyport/sallyport/internal/tsh/recordings"
 	"github.com/sallyport/sallyport/internal/tsh/remote"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
@@ -68,6 +69,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVarP(&a.Debug, "debug", "d", false, "print the causes of errors")
 	root.AddCommand(a.versionCommand(), a.loginCommand(), a.LogoutCommand(), a.statusCommand(), a.deviceCommand(), a.passwdCommand())
 	root.AddCommand(remote.Commands(a.Tool, db.Proxy(a.Tool), kube.Proxy(a.Tool))...)
+	root.AddCommand(recordings.Commands(a.Tool)...)
 	root.AddCommand(db.Command(a.Tool), kube.Command(a.Tool), a.ListenerCommand())
 	console.Program(root)
 	return root

@@ -21,8 +21,17 @@ type Request struct {
 	Verb   string
 	Object target.KubeObject
 	Path   string
-	Stream bool // an upgraded connection: exec, attach, portforward
+	// Stream is what is asked to be an upgraded connection: Exec, Attach or PortForward, empty for other requests.
+	Stream  string
+	Options Options // of Exec and Attach
 }
+
+// The streams.
+const (
+	Exec        = "exec"
+	Attach      = "attach"
+	PortForward = "portforward"
+)
 
 // errUnclear is of a path that could be read in more than one way.
 var errUnclear = errors.New("a path that could be read in more than one way")
@@ -50,6 +59,9 @@ func Parse(method, escaped string, query url.Values) (Request, error) {
 		return Request{}, err
 	}
 	r.through()
+	if r.Stream == Exec || r.Stream == Attach {
+		r.Options = ReadOptions(query)
+	}
 	if r.Verb == "proxy" {
 		r.Object.Name, err = proxied(r.Object.Name)
 	}
@@ -178,10 +190,10 @@ var own = map[string]bool{"log": true, "status": true, "scale": true, "ephemeral
 func (r *Request) through() {
 	o := &r.Object
 	switch o.Subresource {
-	case "exec", "attach":
-		r.Verb, r.Stream = "exec", true
-	case "portforward":
-		r.Verb, r.Stream = "portforward", true
+	case Exec, Attach:
+		r.Verb, r.Stream = "exec", o.Subresource
+	case PortForward:
+		r.Verb, r.Stream = "portforward", o.Subresource
 	case "proxy":
 		r.Verb = "proxy"
 	case "eviction":

@@ -3,6 +3,7 @@ package request
 import (
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -114,6 +115,44 @@ func FuzzParse(f *testing.F) {
 		decoded, err := url.PathUnescape(r.Path)
 		if err != nil || strings.Contains(decoded, "//") || strings.Contains(decoded+"/", "/../") || strings.Contains(decoded+"/", "/./") {
 			t.Fatalf("%q becomes %q", path, decoded)
+		}
+	})
+}
+
+// TestOptions reads a command's options as the API server does.
+func TestOptions(t *testing.T) {
+	for query, want := range map[string]string{
+		"":                                       "stderr=false&stdin=false&stdout=false&tty=false",
+		"stdin&tty=":                             "stderr=false&stdin=true&stdout=false&tty=true",
+		"stdin=0&stdout=False&stderr=no&tty=2":   "stderr=true&stdin=false&stdout=false&tty=true",
+		"stdin=false&stdin=true&stdout=1&stdout": "stderr=false&stdin=false&stdout=true&tty=false",
+		"command=a+b&command=&command=%2Fc&container=x&container=y&Stdin=true&timeout=1": "command=a+b&command=&command=%2Fc&container=x&stderr=false&stdin=false&stdout=false&tty=false",
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ReadOptions(q).Query(); got != want {
+			t.Errorf("%q: %s", query, got)
+		}
+	}
+	if got := (Options{Command: []string{"sh", "-c", "rm -rf /\x1b[2J", "", "ä"}}).Line(); got != `sh -c "rm -rf /\x1b[2J" "" "ä"` {
+		t.Error(got)
+	}
+}
+
+// FuzzOptions: what is sent on is read as the same again.
+func FuzzOptions(f *testing.F) {
+	f.Add("stdin=1&stdout=true&command=sh&command=-c&container=c")
+	f.Fuzz(func(t *testing.T, query string) {
+		q, _ := url.ParseQuery(query)
+		o := ReadOptions(q)
+		again, err := url.ParseQuery(o.Query())
+		if err != nil || !reflect.DeepEqual(ReadOptions(again), o) {
+			t.Errorf("%q: %+v becomes %q %v", query, o, o.Query(), err)
+		}
+		if strings.ContainsFunc(o.Line(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			t.Errorf("%q", o.Line())
 		}
 	})
 }

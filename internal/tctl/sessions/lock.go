@@ -46,7 +46,7 @@ func (f *Terms) Lock(to lock.Target, now time.Time) (*lock.Lock, error) {
 	case f.ttl > 0:
 		l.Expires = now.UTC().Add(f.ttl).Truncate(time.Second)
 	case f.expires != "":
-		at, err := tool.Moment(f.expires, now)
+		at, err := console.Moment(f.expires, now)
 		if err != nil || !at.After(now) {
 			return nil, console.Usagef("--expires: %q is no time to come, as 2006-01-02T15:04:05Z", f.expires)
 		}
