@@ -28,8 +28,6 @@ func (d *daemon) startKube() error {
 			server, err := ways.of(k)
 			if err != nil {
 				a.log.Error("cluster cannot be reached", "name", v.Resource, "err", err)
-				v.Conn.Close()
-				return
 			}
 			door.Serve(v.Conn, kube.Visit{Context: ctx, User: v.User, From: v.From, Cluster: k, Server: server})
 		}})
