@@ -94,8 +94,7 @@ type Limits struct {
 	// KubeUsers and KubeGroups are whom a request to a Kubernetes cluster is made as, sorted, each once, and separated by
 	// commas. A request of several users is nobody's.
 	KubeUsers, KubeGroups string
-	// Record is whether what the session shows is recorded.
-	Record role.RecordMode
+	Record                role.RecordMode // whether what the session shows is recorded
 }
 
 // Decision is the answer. Its zero value refuses.
@@ -216,8 +215,7 @@ func limits(in *Input, held []asked) Limits {
 			continue
 		}
 		o := &p.options
-		l.IdleTimeout = shorter(l.IdleTimeout, time.Duration(o.ClientIdleTimeout))
-		l.MaxTTL = shorter(l.MaxTTL, time.Duration(o.MaxSessionTTL))
+		l.IdleTimeout, l.MaxTTL = shorter(l.IdleTimeout, time.Duration(o.ClientIdleTimeout)), shorter(l.MaxTTL, time.Duration(o.MaxSessionTTL))
 		l.DisconnectExpiredCert = l.DisconnectExpiredCert || o.DisconnectExpiredCert
 		anyStrict = anyStrict || (o.Lock != "" && o.Lock != "best_effort")
 		anyChoice = anyChoice || o.Lock == "best_effort"
@@ -237,8 +235,7 @@ func limits(in *Input, held []asked) Limits {
 		l.KubeUsers, l.KubeGroups = kubeAs(in, held)
 	}
 	g := in.Identity.Grant
-	l.PTY, l.PortForwarding = l.PTY && g.PTY, l.PortForwarding && g.PortForwarding
-	l.AgentForwarding = l.AgentForwarding && g.AgentForwarding
+	l.PTY, l.PortForwarding, l.AgentForwarding = l.PTY && g.PTY, l.PortForwarding && g.PortForwarding, l.AgentForwarding && g.AgentForwarding
 	return l
 }
 

@@ -18,7 +18,11 @@ func (d *daemon) startKube() error {
 	if err != nil {
 		return err
 	}
-	door := kube.New(kube.Config{Gate: a.gate, Log: a.log, Now: a.now})
+	tapes, err := d.recorder(a)
+	if err != nil {
+		return err
+	}
+	door := kube.New(kube.Config{Gate: a.gate, Log: a.log, Now: a.now, Record: kube.Recorded(tapes)})
 	d.later(door.Close)
 	ways := &apiServers{open: map[*target.KubeCluster]*upstream.Server{}}
 	d.later(ways.close)

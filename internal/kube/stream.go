@@ -9,14 +9,15 @@ import (
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/gate"
 	"github.com/sallyport/sallyport/internal/kube/request"
 	"github.com/sallyport/sallyport/internal/kube/stream"
 )
 
 // Start is a command's session that is about to begin: an exec, or an attach, which has no command of its own.
 type Start struct {
-	ID             string // the session's
-	User, Cluster  string
+	Session        *gate.Session
+	Cluster        string
 	Namespace, Pod string
 	request.Options
 }
@@ -54,7 +55,7 @@ func (x *exchange) tape(ctx context.Context) (stream.Tape, error) {
 		return nil, nil
 	}
 	o := x.request.Object
-	return x.door.Record(ctx, Start{ID: x.session.ID(), User: x.session.Identity().Name, Cluster: x.visit.Cluster.Name,
+	return x.door.Record(ctx, Start{Session: x.session, Cluster: x.visit.Cluster.Name,
 		Namespace: o.Namespace, Pod: o.Name, Options: x.request.Options})
 }
 

@@ -214,7 +214,7 @@ func TestExec(t *testing.T) {
 				if start.Command != c.line || start.Verb != "exec" || end.ExitCode == nil || fmt.Sprint([]int{*end.ExitCode}) != c.exits || end.Reason != "closed" {
 					t.Errorf("on record %+v %+v", start.Action, end)
 				}
-				if s := (*starts)[0]; len(*starts) != 1 || s.ID != start.SessionID || s.User != "alice" || s.Cluster != "dev" || s.Namespace != "dev" || s.Pod != "web" || s.Container != "c" || s.TTY != (c.size != "") {
+				if s := (*starts)[0]; len(*starts) != 1 || s.Session.ID() != start.SessionID || s.Session.Identity().Name != "alice" || s.Cluster != "dev" || s.Namespace != "dev" || s.Pod != "web" || s.Container != "c" || s.TTY != (c.size != "") {
 					t.Errorf("%+v", *starts)
 				}
 				if tape.of(stream.Stdin) != c.in || tape.of(stream.Stdout) != c.want.out || tape.of(stream.Stderr) != c.want.err || tape.of(stream.Error) != got.status ||

@@ -21,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/node/ask"
 	"github.com/sallyport/sallyport/internal/peer"
 )
 
@@ -178,7 +179,7 @@ func TestA28(t *testing.T) {
 		kind    string
 		payload []byte
 	}{
-		{"tcpip-forward", ssh.Marshal(forwardRequest{"localhost", 0})},
+		{"tcpip-forward", ssh.Marshal(ask.Forward{Address: "localhost", Port: 0})},
 		{"streamlocal-forward@openssh.com", ssh.Marshal(struct{ P string }{"/tmp/x"})},
 	} {
 		if ok, _, err := c.SendRequest(g.kind, true, g.payload); ok || err != nil {
@@ -329,12 +330,12 @@ func TestForwardTargets(t *testing.T) {
 		}
 	}
 	for _, r := range []struct {
-		ask forwardRequest
+		ask ask.Forward
 		ok  bool
 		at  string
 	}{
-		{forwardRequest{"", 0}, true, "127.0.0.1"}, {forwardRequest{"*", 0}, true, "127.0.0.1"}, {forwardRequest{"0.0.0.0", 0}, true, "0.0.0.0"},
-		{forwardRequest{"localhost", 80}, false, ""}, {forwardRequest{"example.com", 0}, false, ""}, {forwardRequest{"localhost", 70000}, false, ""},
+		{ask.Forward{Address: "", Port: 0}, true, "127.0.0.1"}, {ask.Forward{Address: "*", Port: 0}, true, "127.0.0.1"}, {ask.Forward{Address: "0.0.0.0", Port: 0}, true, "0.0.0.0"},
+		{ask.Forward{Address: "localhost", Port: 80}, false, ""}, {ask.Forward{Address: "example.com", Port: 0}, false, ""}, {ask.Forward{Address: "localhost", Port: 70000}, false, ""},
 	} {
 		ok, payload, err := c.SendRequest("tcpip-forward", true, ssh.Marshal(r.ask))
 		if err != nil || ok != r.ok {
@@ -347,7 +348,7 @@ func TestForwardTargets(t *testing.T) {
 		if got := listensOn(t, port); got != r.at {
 			t.Errorf("%+v listens on %s", r.ask, got)
 		}
-		if ok, _, _ := c.SendRequest("cancel-tcpip-forward", true, ssh.Marshal(forwardRequest{r.ask.Address, port})); !ok {
+		if ok, _, _ := c.SendRequest("cancel-tcpip-forward", true, ssh.Marshal(ask.Forward{Address: r.ask.Address, Port: port})); !ok {
 			t.Errorf("%+v was not ended", r.ask)
 		}
 	}
@@ -493,7 +494,7 @@ func FuzzParseDirect(f *testing.F) {
 		Q uint32
 	}{"localhost", 80, "::1", 1}))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		to, err := parseDirect(payload)
+		to, err := ask.Direct(payload)
 		if err != nil {
 			return
 		}

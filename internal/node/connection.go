@@ -69,10 +69,12 @@ type connection struct {
 	mu       sync.Mutex
 	sessions map[*sessionChannel]struct{} // guarded by mu
 	forwards forwards                     // guarded by mu
-	denials  int                          // guarded by mu
-	recorded int                          // guarded by mu: how many recordings were begun
+	counts   counts                       // guarded by mu
 	noMore   bool                         // guarded by mu: the client promised to open no session any more
 }
+
+// counts are how many attempts were denied, and how many recordings begun.
+type counts struct{ denials, recorded int }
 
 func newConnection(n *Node, a *authenticated, s *gate.Session) *connection {
 	c := &connection{node: n, ssh: a.conn, session: s, slots: make(chan struct{}, maxChannels),
@@ -138,8 +140,8 @@ func (c *connection) reject(ch ssh.NewChannel, text string) {
 // denied records that something was asked for without the right to it.
 func (c *connection) denied(text string, what *event.Action) {
 	c.mu.Lock()
-	c.denials++
-	over := c.denials > maxDenials
+	c.counts.denials++
+	over := c.counts.denials > maxDenials
 	c.mu.Unlock()
 	if over {
 		c.ssh.Close()

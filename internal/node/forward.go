@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/node/ask"
 	"github.com/sallyport/sallyport/internal/shell"
 )
 
@@ -29,7 +28,7 @@ const (
 
 // directTCPIP dials for the client (RFC 4254 section 7.2).
 func (c *connection) directTCPIP(ch ssh.NewChannel) {
-	to, err := parseDirect(ch.ExtraData())
+	to, err := ask.Direct(ch.ExtraData())
 	if err != nil {
 		_ = ch.Reject(ssh.ConnectionFailed, err.Error())
 		return
@@ -57,26 +56,6 @@ func (c *connection) directTCPIP(ch ssh.NewChannel) {
 	}
 	go ssh.DiscardRequests(requests)
 	c.splice(ctx, stream, up)
-}
-
-// parseDirect reads the target of a direct-tcpip channel, as HOST:PORT.
-func parseDirect(payload []byte) (string, error) {
-	var m struct {
-		Host       string
-		Port       uint32
-		Originator string
-		OriginPort uint32
-	}
-	if err := ssh.Unmarshal(payload, &m); err != nil {
-		return "", errors.New("malformed request")
-	}
-	if m.Port == 0 || m.Port > 65535 {
-		return "", fmt.Errorf("%d is no port", m.Port)
-	}
-	if m.Host == "" || len(m.Host) > 255 || strings.ContainsFunc(m.Host, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/[]", r) }) {
-		return "", fmt.Errorf("%.40q is no host", m.Host)
-	}
-	return net.JoinHostPort(m.Host, strconv.FormatUint(uint64(m.Port), 10)), nil
 }
 
 // refuseLinkLocal keeps forwards from link-local addresses, where clouds hand a host's credentials to whoever
@@ -126,21 +105,14 @@ type remoteForward struct {
 	port     uint32
 }
 
-type forwardRequest struct {
-	Address string
-	Port    uint32
-}
-
-func (r forwardRequest) key() string { return net.JoinHostPort(r.Address, strconv.Itoa(int(r.Port))) }
-
 // listen opens a port for the client; the payload tells which where the client left it open.
 func (c *connection) listen(payload []byte) (bool, []byte) {
-	var m forwardRequest
+	var m ask.Forward
 	if ssh.Unmarshal(payload, &m) != nil || m.Port > 65535 {
 		return false, nil
 	}
 	network, bind, err := c.bindAddress(m)
-	asked := &event.Action{Target: m.key(), Direction: "listen"}
+	asked := &event.Action{Target: m.Key(), Direction: "listen"}
 	ctx, may := c.lease(rightPort)
 	if err != nil || !may {
 		text := noForwarding
@@ -163,7 +135,7 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 		return false, nil
 	}
 	f := &remoteForward{listener: l, address: m.Address, port: uint32(tcp.Port)}
-	key := forwardRequest{m.Address, f.port}.key()
+	key := ask.Forward{Address: m.Address, Port: f.port}.Key()
 	c.mu.Lock()
 	full := len(c.forwards.listeners) >= maxListeners || c.forwards.listeners[key] != nil || ctx.Err() != nil
 	if !full {
@@ -181,41 +153,28 @@ func (c *connection) listen(payload []byte) (bool, []byte) {
 	return true, nil
 }
 
-// bindAddress is where to listen: at the loopback unless an address was asked for, as any login could itself.
-func (c *connection) bindAddress(m forwardRequest) (network, address string, err error) {
+// bindAddress is where to listen.
+func (c *connection) bindAddress(m ask.Forward) (network, address string, err error) {
 	if m.Port != 0 && m.Port < privileged {
 		if login, err := c.node.lookup(c.ssh.User()); err != nil || login.UID != 0 {
 			return "", "", fmt.Errorf("port %d is root's to listen on", m.Port)
 		}
 	}
-	host := m.Address
-	switch host {
-	case "", "localhost", "*": // OpenSSH sends "" for *, and its server too keeps to the loopback then
-		host = "127.0.0.1"
-	}
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return "", "", fmt.Errorf("%.40q is no address to listen on", m.Address)
-	}
-	network = "tcp"
-	if a.Is4() { // else 0.0.0.0 is every IPv6 address too
-		network = "tcp4"
-	}
-	return network, netip.AddrPortFrom(a, uint16(m.Port)).String(), nil
+	return m.Bind()
 }
 
 func (c *connection) unlisten(payload []byte) bool {
-	var m forwardRequest
+	var m ask.Forward
 	if ssh.Unmarshal(payload, &m) != nil {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.forwards.listeners[m.key()]
+	f := c.forwards.listeners[m.Key()]
 	if f == nil {
 		return false
 	}
-	delete(c.forwards.listeners, m.key())
+	delete(c.forwards.listeners, m.Key())
 	f.listener.Close()
 	return true
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"io"
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/gate/recorder"
@@ -24,8 +23,8 @@ func (s *sessionChannel) record(command string) (err error) {
 func (c *connection) number() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.recorded++
-	return c.recorded
+	c.counts.recorded++
+	return c.counts.recorded
 }
 
 // end is how a process ended, as its recording has it.
@@ -38,28 +37,4 @@ func (s *sessionChannel) end(exit shell.Exit) recording.End {
 	}
 	status := int(exit.Status)
 	return recording.End{ExitCode: &status}
-}
-
-// taken shows a recording what goes by.
-type taken struct {
-	by     *recorder.Recording
-	stream recording.Kind
-}
-
-// Write is of io.Writer.
-func (t taken) Write(p []byte) (int, error) {
-	t.by.Shown(t.stream, p)
-	return len(p), nil
-}
-
-// shown is a writer of what nobody sees unrecorded.
-type shown struct {
-	io.Writer
-	taken taken
-}
-
-// Write is of io.Writer.
-func (w shown) Write(p []byte) (int, error) {
-	w.taken.by.Shown(w.taken.stream, p)
-	return w.Writer.Write(p)
 }

@@ -228,7 +228,7 @@ func TestRecordModes(t *testing.T) {
 				r = w.records(map[string]int64{"full": 1}[c.store])
 			}
 			if c.store == "full" { // one that auth does not take
-				if _, err := r.spool.Begin(recording.Start{Name: "5f0c9a52-1c7e-4a55-9d1e-0f6f0b6f7a01", Time: time.Now(), Host: nodeID, User: "x"}, mustPicture(w).Authorities.Recording, nil); err != nil {
+				if _, err := r.spool.Begin(recording.Start{Name: "5f0c9a52-1c7e-4a55-9d1e-0f6f0b6f7a01", Time: time.Now(), Place: recording.Place{Host: nodeID}, User: "x"}, mustPicture(w).Authorities.Recording, nil); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -13,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/gate/recorder"
+	"github.com/sallyport/sallyport/internal/node/ask"
 	"github.com/sallyport/sallyport/internal/recording"
 	"github.com/sallyport/sallyport/internal/shell"
 )
@@ -147,27 +147,16 @@ func (s *sessionChannel) setEnv(payload []byte) bool {
 	return true
 }
 
-// maxTerminalType bounds TERM.
-const maxTerminalType = 64
-
 func (s *sessionChannel) setTerminal(payload []byte) bool {
-	var m struct {
-		Type                         string
-		Columns, Rows, Width, Height uint32
-		Modes                        string
-	}
-	if ssh.Unmarshal(payload, &m) != nil || s.terminal != nil || s.process != nil {
+	t, ok := ask.Terminal(payload)
+	if !ok || s.terminal != nil || s.process != nil {
 		return false
 	}
 	if !s.conn.session.Limits().PTY {
 		s.deny("a terminal is not granted", nil)
 		return false
 	}
-	if len(m.Type) > maxTerminalType || strings.ContainsFunc(m.Type, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		m.Type = "dumb"
-	}
-	s.terminal = &shell.Terminal{Type: m.Type, Modes: []byte(m.Modes),
-		Size: shell.Size{Columns: m.Columns, Rows: m.Rows, Width: m.Width, Height: m.Height}}
+	s.terminal = t
 	return true
 }
 
@@ -188,7 +177,7 @@ func (s *sessionChannel) exec(command string) bool {
 		return false
 	}
 	events := []event.Event{{Kind: event.Exec, Success: true, Action: &event.Action{Command: command}}}
-	if path, direction, ok := legacySCP(command); ok {
+	if path, direction, ok := ask.Copy(command); ok {
 		events = append(events, event.Event{Kind: event.SCP, Success: true, Action: &event.Action{Path: path, Direction: direction}})
 	}
 	for _, ev := range events {
@@ -216,23 +205,6 @@ func (s *sessionChannel) subsystem(name string) bool {
 func (s *sessionChannel) noteFile(a shell.FileAction) error {
 	return s.conn.session.Record(s.conn.ctx, event.Event{Kind: event.SCP, Success: true,
 		Action: &event.Action{Path: a.Path, Target: a.Target, Direction: a.Direction, Verb: a.Verb}})
-}
-
-// legacySCP reads the far side's command of `scp -O`: scp with -t (to here) or -f (from here), and a path.
-func legacySCP(command string) (path, direction string, ok bool) {
-	words := strings.Fields(command)
-	if len(words) < 3 || (words[0] != "scp" && !strings.HasSuffix(words[0], "/scp")) {
-		return "", "", false
-	}
-	for _, w := range words[1:] {
-		switch {
-		case w == "-t":
-			direction = "upload"
-		case w == "-f":
-			direction = "download"
-		}
-	}
-	return words[len(words)-1], direction, direction != ""
 }
 
 // start starts the process. With a note, what the client sends is watched as SFTP.
@@ -286,7 +258,7 @@ func (s *sessionChannel) environment() []string {
 func (s *sessionChannel) input(p *shell.Process, note func(shell.FileAction) error) {
 	from := io.Reader(touching{s.channel, s.conn})
 	if s.terminal == nil { // a terminal shows what is typed, but for secrets
-		from = io.TeeReader(from, taken{s.recorded, recording.Input})
+		from = io.TeeReader(from, s.recorded.Taker(recording.Input))
 	}
 	var err error
 	if note != nil {
@@ -308,8 +280,8 @@ func (s *sessionChannel) input(p *shell.Process, note func(shell.FileAction) err
 func (s *sessionChannel) carry() {
 	p := s.process
 	var out sync.WaitGroup
-	out.Go(func() { _ = pump(shown{s.channel, taken{s.recorded, recording.Output}}, p.Stdout) })
-	out.Go(func() { _ = pump(shown{s.channel.Stderr(), taken{s.recorded, recording.Errors}}, p.Stderr) })
+	out.Go(func() { _ = pump(s.recorded.Shower(s.channel, recording.Output), p.Stdout) })
+	out.Go(func() { _ = pump(s.recorded.Shower(s.channel.Stderr(), recording.Errors), p.Stderr) })
 	exit := p.Wait()
 	out.Wait()
 	s.mu.Lock()

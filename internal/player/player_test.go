@@ -31,7 +31,7 @@ func (r *reel) Close() error { return nil }
 func session(t *testing.T, terminal *recording.Terminal, frames ...recording.Frame) []recording.Frame {
 	t.Helper()
 	first, err := recording.JSONFrame(recording.Began, 0, recording.Start{Name: "5f0c9a52-1c7e-4a55-9d1e-0f6f0b6f7a01", Time: time.Now(),
-		Host: "5f0c9a52-1c7e-4a55-9d1e-0f6f0b6f7a02", User: "alice", Terminal: terminal})
+		Place: recording.Place{Host: "5f0c9a52-1c7e-4a55-9d1e-0f6f0b6f7a02"}, User: "alice", Terminal: terminal})
 	if err != nil {
 		t.Fatal(err)
 	}

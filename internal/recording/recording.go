@@ -48,12 +48,9 @@ func SessionOf(name string) string { return name[:min(36, len(name))] }
 
 // Start is whose session it is, where and when. It is the first frame of each recording.
 type Start struct {
-	Name      string    `json:"name"`
-	Time      time.Time `json:"time"`
-	Cluster   string    `json:"cluster"`
-	Host      string    `json:"host"` // the UUID of the agent that records
-	Server    string    `json:"server"`
-	Protocol  string    `json:"protocol"` // ssh, kubernetes
+	Name string    `json:"name"`
+	Time time.Time `json:"time"`
+	Place
 	User      string    `json:"user"`
 	Device    string    `json:"device,omitempty"` // asset tag
 	Login     string    `json:"login,omitempty"`
@@ -62,6 +59,14 @@ type Start struct {
 	Terminal  *Terminal `json:"terminal,omitempty"`   // nil where there is none
 	CopyOnly  bool      `json:"copy_only,omitempty"`  // a file copy: how many bytes went through, not which
 	StreamMax int64     `json:"stream_max,omitempty"` // bytes of each stream that are kept; 0: all
+}
+
+// Place is where a session is, and by which door.
+type Place struct {
+	Cluster  string `json:"cluster"`
+	Host     string `json:"host"`     // the UUID of the agent that records
+	Server   string `json:"server"`   // the resource as people know it
+	Protocol string `json:"protocol"` // ssh, kubernetes
 }
 
 // Terminal is the terminal that a session began with.
@@ -244,20 +249,23 @@ func (f *Frame) End() (e End, err error) {
 }
 
 // Copies reports whether a command without a terminal is one of those that copy a file and do nothing else: what `kubectl
-// cp` runs in the container.
+// cp` runs in the container (k8s.io/kubectl, pkg/cmd/cp), and not a word else, for tar can be told to run programs.
 func Copies(argv []string) bool {
 	if len(argv) < 3 || argv[0] != "tar" {
 		return false
 	}
-	rest := argv[2:]
-	switch argv[1] {
-	case "cf": // from here: tar cf - PATH
-		return len(rest) == 2 && rest[0] == "-" && !strings.HasPrefix(rest[1], "-")
-	case "xmf", "xf": // to here: tar xmf - [-C DIR]
-		if len(argv) > 3 && argv[2] == "-" {
-			return len(rest) == 3 && rest[1] == "-C"
-		}
-		return len(rest) == 1 && rest[0] == "-"
+	argv = argv[1:]
+	if len(argv) > 3 && argv[0] == "--no-same-permissions" && argv[1] == "--no-same-owner" {
+		argv = argv[2:]
+	}
+	if argv[1] != "-" {
+		return false
+	}
+	switch rest := argv[2:]; argv[0] {
+	case "cf": // from there: tar cf - PATH
+		return len(rest) == 1 && !strings.HasPrefix(rest[0], "-")
+	case "-xmf", "xmf", "-xf", "xf": // to there: tar -xmf - [-C DIR]
+		return len(rest) == 0 || len(rest) == 2 && rest[0] == "-C"
 	}
 	return false
 }

@@ -19,8 +19,7 @@ var update = flag.Bool("update", false, "make the test vector anew")
 
 const session = "5f0c9a52-1c7e-4a55-9d1e-0f6f0b6f7a01"
 
-var began = Start{Name: session, Time: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Cluster: "example.com", Host: "0b9ad8a2-0d0f-4f7e-8d55-0b3f4a3c2d11", Server: "web",
-	Protocol: "ssh", User: "alice", Login: "root", Terminal: &Terminal{"xterm", 80, 24}}
+var began = Start{Name: session, Time: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Place: Place{"example.com", "0b9ad8a2-0d0f-4f7e-8d55-0b3f4a3c2d11", "web", "ssh"}, User: "alice", Login: "root", Terminal: &Terminal{"xterm", 80, 24}}
 
 // frames are those of a short session.
 func frames(t testing.TB) [][]Frame {
@@ -242,7 +241,8 @@ func TestNames(t *testing.T) {
 // TestCopies: a copy's bytes are not kept, so nothing else may look like one.
 func TestCopies(t *testing.T) {
 	for command, want := range map[string]bool{
-		"tar cf - /etc/hosts": true, "tar xmf -": true, "tar xmf - -C /tmp": true, "tar xf - -C /tmp": true,
+		"tar cf - /etc/hosts": true, "tar xmf -": true, "tar xmf - -C /tmp": true, "tar xf - -C /tmp": true, "tar -xmf - -C /tmp": true, "tar --no-same-permissions --no-same-owner -xmf - -C /tmp": true, "tar --no-same-permissions --no-same-owner --to-command=sh -xmf -": false,
+		"tar --no-same-permissions --no-same-owner": false, "tar --no-same-permissions --no-same-owner -xmf": false, "tar -cf - x": false,
 		"tar cf - --to-command=sh": false, "tar xmf - --to-command=sh": false, "tar xmf - -C /tmp --to-command=sh": false, "tar cf - -I=sh": false,
 		"tar cf /dev/tty x": false, "tar": false, "tar cf": false, "tar xmf - -C": false, "/tmp/tar cf - x": false, "sh -c x": false, "tar xmf x -C y": false,
 		"tar cf - a b": false,

@@ -2,6 +2,7 @@
 package recorder
 
 import (
+	"io"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/fault"
@@ -71,8 +72,8 @@ func (r *Recorder) Begin(s *gate.Session, w What) (*Recording, error) {
 
 func (r *Recorder) start(s *gate.Session, w What) recording.Start {
 	u := s.Identity()
-	start := recording.Start{Name: recording.Name(s.ID(), w.Number), Time: r.Now().UTC(), Cluster: r.Host.Cluster, Host: r.Host.ID, Server: w.Server,
-		Protocol: w.Protocol, User: u.Name, Login: s.Action().Login, Resource: w.Resource, Command: clip(w.Command), Terminal: w.Terminal, CopyOnly: w.CopyOnly}
+	start := recording.Start{Name: recording.Name(s.ID(), w.Number), Time: r.Now().UTC(), Place: recording.Place{Cluster: r.Host.Cluster, Host: r.Host.ID, Server: w.Server, Protocol: w.Protocol},
+		User: u.Name, Login: s.Action().Login, Resource: w.Resource, Command: clip(w.Command), Terminal: w.Terminal, CopyOnly: w.CopyOnly}
 	if u.Device != nil {
 		start.Device = u.Device.AssetTag
 	}
@@ -97,6 +98,36 @@ func (r *Recording) Shown(stream recording.Kind, p []byte) {
 	if r != nil {
 		r.tape.Shown(stream, p)
 	}
+}
+
+// Taker shows the recording what is written to it.
+func (r *Recording) Taker(stream recording.Kind) io.Writer { return taker{r, stream} }
+
+type taker struct {
+	by     *Recording
+	stream recording.Kind
+}
+
+// Write is of io.Writer.
+func (t taker) Write(p []byte) (int, error) {
+	t.by.Shown(t.stream, p)
+	return len(p), nil
+}
+
+// Shower writes to w what the recording was shown first: nobody sees anything unrecorded.
+func (r *Recording) Shower(w io.Writer, stream recording.Kind) io.Writer {
+	return shower{w, taker{r, stream}}
+}
+
+type shower struct {
+	io.Writer
+	taker taker
+}
+
+// Write is of io.Writer.
+func (s shower) Write(p []byte) (int, error) {
+	s.taker.by.Shown(s.taker.stream, p)
+	return s.Writer.Write(p)
 }
 
 // Resized says the terminal's new size.

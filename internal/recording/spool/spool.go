@@ -98,10 +98,10 @@ func Open(cfg Config) (*Spool, error) {
 
 func (s *Spool) file(name string) string { return filepath.Join(s.cfg.Dir, name+suffix) }
 
-// recover cuts off what was written in part, and says how long the recording then is. One without its header and first
+// recover says how long a recording is without what was written in part. One without its header and first
 // chunk never began.
 func (s *Spool) recover(name string) (int64, error) {
-	f, err := os.OpenFile(s.file(name), os.O_RDWR, 0o600)
+	f, err := os.Open(s.file(name))
 	if err != nil {
 		return 0, fmt.Errorf("open recording: %w", err)
 	}
@@ -116,10 +116,7 @@ func (s *Spool) recover(name string) (int64, error) {
 		return 0, os.Remove(s.file(name))
 	}
 	if err != nil {
-		s.cfg.Log.Info("a recording's torn end is cut off", "name", name, "chunks", p.Chunks)
-		if err := f.Truncate(head + p.Length); err != nil {
-			return 0, fmt.Errorf("cut recording: %w", err)
-		}
+		s.cfg.Log.Info("a recording's torn end is left out", "name", name, "chunks", p.Chunks)
 	}
 	return head + p.Length, nil
 }

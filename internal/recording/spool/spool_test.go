@@ -53,7 +53,7 @@ func newPlace(t *testing.T, dir string, most int64) *place {
 }
 
 func start(name string) recording.Start {
-	return recording.Start{Name: name, Time: time.Now(), Host: session, User: "alice", Protocol: "ssh"}
+	return recording.Start{Name: name, Time: time.Now(), Place: recording.Place{Host: session, Protocol: "ssh"}, User: "alice"}
 }
 
 func (p *place) begin(s recording.Start, broken func(error)) *Tape {

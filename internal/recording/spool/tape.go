@@ -29,11 +29,16 @@ type Tape struct {
 	wake   chan struct{} // rung, at most once ahead
 	sealed []byte        // the writer's
 
-	mu     sync.Mutex
-	queue  queue
-	told   bool           // guarded by mu: broken was called
-	failed error          // guarded by mu: nothing more is kept
-	over   *recording.End // guarded by mu: set by End
+	mu    sync.Mutex
+	queue queue // guarded by mu
+	fate        // guarded by mu
+}
+
+// fate is what becomes of a tape.
+type fate struct {
+	told   bool           // broken was called
+	failed error          // nothing more is kept
+	over   *recording.End // set by End
 }
 
 // queue is what waits to be written.

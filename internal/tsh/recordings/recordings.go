@@ -141,6 +141,8 @@ func what(e recording.Entry) string {
 	switch {
 	case e.CopyOnly:
 		return "copy: " + short(e.Command)
+	case e.Command == "" && e.Protocol == "kubernetes":
+		return "attach"
 	case e.Command == "":
 		return "shell"
 	}
