@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/internal/handoff"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/kube/request"
+	"github.com/sallyport/sallyport/internal/kube/sieve"
 	"github.com/sallyport/sallyport/internal/kube/stream"
 	"github.com/sallyport/sallyport/internal/kube/upstream"
 	"github.com/sallyport/sallyport/internal/target"
@@ -51,8 +52,9 @@ type Door struct {
 	Config
 	http  *http.Server
 	conns *handoff.Listener
-	pages pages
+	pages sieve.Pages
 	done  sync.WaitGroup
+	open  *streams
 }
 
 // Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it.
@@ -67,7 +69,7 @@ type Visit struct {
 
 // New makes a door.
 func New(c Config) *Door {
-	d := &Door{Config: c, conns: handoff.New(&net.UnixAddr{Name: "kube", Net: "unix"}), pages: newPages()}
+	d := &Door{Config: c, conns: handoff.New(&net.UnixAddr{Name: "kube", Net: "unix"}), pages: sieve.NewPages(), open: newStreams()}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // the TLS is over by now
@@ -83,8 +85,9 @@ func New(c Config) *Door {
 	return d
 }
 
-// Close ends every connection and waits.
+// Close ends every stream and every connection, and waits.
 func (d *Door) Close() {
+	d.open.close()
 	d.http.Close()
 	d.done.Wait()
 }
@@ -133,8 +136,15 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &exchange{door: d, visit: v, request: q, session: session, offer: offer}
+	leave := func() {}
+	if q.Stream != "" { // its connection is not the HTTP server's to close
+		leave = d.open.enter(session)
+	}
 	why := error(nil)
-	defer func() { session.End(why) }()
+	defer func() {
+		session.End(why)
+		leave()
+	}()
 	if x.server, why = v.Server(); why != nil {
 		d.Log.Error("cluster cannot be reached", "name", v.Cluster.Name, "err", why)
 		_ = x.record(http.StatusServiceUnavailable, fault.Of(why).Text)

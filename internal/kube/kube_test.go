@@ -273,6 +273,7 @@ func TestFilter(t *testing.T) {
 		"/api/v1/configmaps": `{"kind":"Table","columnDefinitions":[],"rows":[{"cells":[1],"object":` + object("dev", "web") + `},{"cells":[2],"object":` + object("prod", "x") + `},{"cells":[3]}]}`,
 		"/api/v1/secrets":    `{"kind":"SecretList","items":{}}`,
 		"/api/v1/events":     `{"kind":"Strange"}`,
+		"/api/v1/endpoints":  `{"kind":"EndpointsList","items":[` + object("dev", "web") + `,{"meta`,
 		"/api/v1/services":   `{"kind":"ServiceList","items":[],"rows":[` + object("prod", "x") + `]}`,
 	}
 	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
@@ -296,7 +297,7 @@ func TestFilter(t *testing.T) {
 	}{
 		{"/api/v1/pods", 200, `{"apiVersion":"v1","items":[` + object("dev", "web") + `,` + object("dev", "db") + `],"kind":"PodList","metadata":{"resourceVersion":"7"}}`},
 		{"/api/v1/configmaps", 200, `{"columnDefinitions":[],"kind":"Table","rows":[{"cells":[1],"object":` + object("dev", "web") + `}]}`},
-		{"/api/v1/secrets", 403, "could not be looked through"}, {"/api/v1/events", 403, "could not be looked through"}, {"/api/v1/services", 403, "could not be looked through"},
+		{"/api/v1/secrets", 403, "could not be looked through"}, {"/api/v1/events", 403, "could not be looked through"}, {"/api/v1/endpoints", 403, "could not be looked through"}, {"/api/v1/services", 403, "could not be looked through"},
 		{"/api/v1/pods?protobuf=1", 403, "cannot be looked through"},
 	} {
 		res, body := p.asks(get(c.path))
