@@ -82,6 +82,11 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("CLIENTS", clients)
+			deploy, err := filepath.Abs("../deploy")
+			if err != nil {
+				return err
+			}
+			e.Setenv("DEPLOY", deploy)
 			e.Setenv("JARS", "/usr/share/java")
 			return nil
 		},
@@ -151,6 +156,9 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	line := append([]string{programPath(ts, "sallyport"), "start"}, args[1:]...)
 	if ns := ts.Getenv("NETNS"); ns != "" {
 		line = append([]string{"ip", "netns", "exec", ns}, line...)
+	}
+	if pod := ts.Getenv("POD"); pod != "" { // a script that makes a mount namespace of its own into what a pod sees
+		line = append([]string{"unshare", "-m", "sh", pod}, line...)
 	}
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = ts.Getenv("WORK")

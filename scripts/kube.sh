@@ -16,9 +16,12 @@ once() {
 }
 built() { echo "$want" >"$out/built.$name"; }
 
-if once kube test/kube/go.mod test/kube/go.sum test/kube/*/*.go; then
+if once kube scripts/kube.sh test/kube/go.mod test/kube/go.sum test/kube/*/*.go; then
   echo "building Kubernetes' API server, kubectl and a kubelet (some minutes, once)"
-  (cd test/kube && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$out/" ./apiserver ./kubectl ./kubelet)
+  version=v1.$(cd test/kube && go list -m -f '{{.Version}}' k8s.io/kubernetes | cut -d. -f2-)
+  at=k8s.io/component-base/version # charts and clients go by what the programs say of themselves
+  flags="-s -w -X $at.gitVersion=$version -X $at.gitMajor=1 -X $at.gitMinor=$(echo "$version" | cut -d. -f2)"
+  (cd test/kube && CGO_ENABLED=0 go build -trimpath -ldflags "$flags" -o "$out/" ./apiserver ./kubectl ./kubelet)
   built
 fi
 if once helm test/helm/go.mod test/helm/go.sum; then

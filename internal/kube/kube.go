@@ -57,7 +57,8 @@ type Door struct {
 	open  *streams
 }
 
-// Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it.
+// Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it. Server is nil where there is no way
+// to the cluster: who asks is told so.
 type Visit struct {
 	Context context.Context
 	User    *identity.User
@@ -246,6 +247,12 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
 		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
+	}
+	if x.visit.Server == nil { // why is in the agent's log, with its files
+		f := fault.New(fault.Unavailable, "the agent has no way to cluster %q", x.visit.Cluster.Name).WithReason("kubeconfig").
+			WithFix("ask an administrator to look into the agent's log")
+		refuse(w, x.request.Object, http.StatusServiceUnavailable, f)
+		return x.record(http.StatusServiceUnavailable, f.Text)
 	}
 	query, err := x.page(r)
 	if err != nil {

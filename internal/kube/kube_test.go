@@ -524,3 +524,31 @@ func TestA54Watch(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// TestNoWay: an agent that has no way to its cluster says so, in the protocol's form, and not why: that tells of its files.
+func TestNoWay(t *testing.T) {
+	p := newPlace(t, func(http.ResponseWriter, *http.Request) { t.Error("it reached the server") })
+	a, b := net.Pipe()
+	defer a.Close()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		p.door.Serve(b, Visit{Context: t.Context(), From: netip.MustParseAddr("203.0.113.7"), Cluster: &target.KubeCluster{Name: "dev"},
+			User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour)}}})
+	}()
+	_ = a.SetDeadline(time.Now().Add(10 * time.Second))
+	go func() { _, _ = io.WriteString(a, get("/api/v1/namespaces/dev/pods/web")) }()
+	res, err := http.ReadResponse(bufio.NewReader(a), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s status
+	if err := json.NewDecoder(res.Body).Decode(&s); err != nil || res.StatusCode != 503 || s.Kind != "Status" || !strings.Contains(s.Message, `no way to cluster "dev"`) {
+		t.Errorf("%d %+v %v", res.StatusCode, s, err)
+	}
+	if r := p.log.kinds(event.KubeRequest); len(r) != 1 || r[0].Action.Status != 503 {
+		t.Errorf("%+v", r)
+	}
+	a.Close()
+	<-served
+}

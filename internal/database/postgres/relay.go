@@ -36,9 +36,17 @@ type relay struct {
 	cancelling atomic.Bool
 
 	books   books
+	news    outcomes
 	room    chan struct{} // rung, at most once ahead, when the server has answered something
 	stopped chan struct{} // closed by stop
 	ending  ending
+}
+
+// outcomes are what is to go on record, gathered by who carries the server's answers alone.
+type outcomes struct {
+	ctx  context.Context // by which it is written, over or not
+	list []wire.Outcome
+	add  func(wire.Outcome)
 }
 
 // books are the ledger and what it is to say.
@@ -60,6 +68,8 @@ type ending struct {
 // run carries both directions until the session is over, and returns why where it was ended.
 func (r *relay) run() error {
 	ctx := r.sess.Context()
+	r.news.ctx = context.WithoutCancel(ctx)
+	r.news.add = func(o wire.Outcome) { r.news.list = append(r.news.list, o) }
 	unhook := context.AfterFunc(ctx, func() { r.stop(context.Cause(ctx)) })
 	defer unhook()
 	var up sync.WaitGroup
@@ -134,7 +144,7 @@ func linger(client net.Conn) {
 
 func (r *relay) record(all []wire.Outcome) error {
 	for _, o := range all {
-		err := r.sess.Record(context.WithoutCancel(r.sess.Context()), database.Statement{DBName: r.ask.database, Query: o.Query,
+		err := r.sess.Record(r.news.ctx, database.Statement{DBName: r.ask.database, Query: o.Query,
 			Parameters: o.Parameters, Failed: o.Failed, Message: o.Message})
 		if err != nil {
 			return err
@@ -388,8 +398,9 @@ func (r *relay) answer(in *inbox) (need int, err error) {
 	begin, midst := in.from, in.skip > 0
 	in.passing()
 	var out []byte // what is not passed on as it came
-	var done []wire.Outcome
-	record := func(o wire.Outcome) { done = append(done, o) }
+	clear(r.news.list)
+	r.news.list = r.news.list[:0]
+	record := r.news.add
 	r.books.Lock()
 	for in.skip == 0 && err == nil {
 		at := in.from
@@ -417,7 +428,7 @@ func (r *relay) answer(in *inbox) (need int, err error) {
 	case r.room <- struct{}{}:
 	default:
 	}
-	if failed := r.record(done); failed != nil {
+	if failed := r.record(r.news.list); failed != nil {
 		r.ending.cut, in.skip = midst, 0
 		return 0, failed
 	}
