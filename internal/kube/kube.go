@@ -264,10 +264,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	if len(x.offer.Protocols) > 0 {
 		return x.carry(ctx, w, r, limits)
 	}
-	transport := x.server.Plain
-	if x.request.Stream != "" {
-		transport = x.server.Upgrade
-	}
+	transport := x.transport(r.Method)
 	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			if query != "" {
@@ -279,6 +276,18 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { x.failed(w, err) }}
 	p.ServeHTTP(w, r.WithContext(ctx))
 	return context.Cause(x.session.Context())
+}
+
+// transport is the way that suits a request. Reads that are over soon go by connections of their own, on which they wait for no
+// other: one that was lost meanwhile is tried again.
+func (x *exchange) transport(method string) *http.Transport {
+	switch verb := x.request.Verb; {
+	case x.request.Stream != "":
+		return x.server.Upgrade
+	case method == http.MethodGet && (verb == "get" || verb == "list") && !strings.HasSuffix(x.request.Path, "/log") && x.server.Short != nil:
+		return x.server.Short
+	}
+	return x.server.Plain
 }
 
 // keepTo ends a request, until ctx ends, once the roles let it be made as somebody else than it was.

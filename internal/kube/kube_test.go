@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/gate"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/kube/request"
 	"github.com/sallyport/sallyport/internal/kube/upstream"
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/lock"
@@ -551,4 +552,29 @@ func TestNoWay(t *testing.T) {
 	}
 	a.Close()
 	<-served
+}
+
+// TestTransport: what may take long, or be something that is not to be done twice, is not on the connections for short reads.
+func TestTransport(t *testing.T) {
+	server := &upstream.Server{Plain: &http.Transport{}, Short: &http.Transport{}, Upgrade: &http.Transport{}}
+	names := map[*http.Transport]string{server.Plain: "plain", server.Short: "short", server.Upgrade: "upgrade"}
+	for _, c := range [][3]string{
+		{"GET", "/api/v1/namespaces/dev/pods/web", "short"}, {"GET", "/api/v1/pods", "short"}, {"GET", "/version", "short"},
+		{"GET", "/api/v1/pods?watch=1", "plain"}, {"GET", "/api/v1/namespaces/dev/pods/web/log?follow=true", "plain"}, {"HEAD", "/api/v1/pods", "plain"},
+		{"GET", "/api/v1/namespaces/dev/services/web/proxy/", "plain"}, {"POST", "/api/v1/namespaces/dev/pods", "plain"}, {"DELETE", "/api/v1/namespaces/dev/pods/web", "plain"},
+		{"GET", "/api/v1/namespaces/dev/pods/web/exec", "upgrade"},
+	} {
+		at, err := url.Parse(c[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := request.Parse(c[0], at.EscapedPath(), at.Query())
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &exchange{request: q, server: server}
+		if got := names[x.transport(c[0])]; got != c[2] {
+			t.Errorf("%s %s goes %s", c[0], c[1], got)
+		}
+	}
 }
