@@ -37,13 +37,7 @@ func (d *daemon) startKube() error {
 	return d.resources(a, resources{what: "clusters", door: tunnel.DoorKube, protocols: []string{"h2", "http/1.1"}, wanted: wanted,
 		handle: func(ctx context.Context, v entry.Visit, spec any) {
 			k, _ := spec.(*target.KubeCluster)
-			server := func() (*upstream.Server, error) {
-				s, err := ways.Of(k)
-				if err != nil {
-					a.log.Error("cluster cannot be reached", "name", v.Resource, "err", err)
-				}
-				return s, err
-			}
+			server := func() (*upstream.Server, error) { return ways.Of(k) }
 			door.Serve(v.Conn, kube.Visit{Context: ctx, User: v.User, From: v.From, Cluster: k, Server: server})
 		}})
 }

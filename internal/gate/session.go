@@ -21,8 +21,7 @@ type Session struct {
 	id     string
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	since  time.Time    // by the calendar
-	began  time.Time    // by the process's own clock, which no step of the calendar moves
+	times
 	active atomic.Int64 // when something last went through, in nanoseconds after began
 
 	addr   string         // from where, as text
@@ -34,8 +33,14 @@ type Session struct {
 	changed  chan struct{}   // guarded by mu: closed and replaced when the limits change; nil before somebody asked
 }
 
+// times are when a session began.
+type times struct {
+	since time.Time // by the calendar
+	began time.Time // by the process's own clock, which no step of the calendar moves
+}
+
 func (g *Gate) newSession(req Request) *Session {
-	s := &Session{gate: g, id: uuid.NewString(), request: req, origin: req.Identity, since: g.now(), began: time.Now()}
+	s := &Session{gate: g, id: uuid.NewString(), request: req, origin: req.Identity, times: times{g.now(), time.Now()}}
 	if req.Action.From.IsValid() {
 		s.addr = req.Action.From.String()
 	}

@@ -57,14 +57,13 @@ type Door struct {
 	open  *streams
 }
 
-// Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it. Server is nil where there is no way
-// to the cluster: who asks is told so.
+// Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it.
 type Visit struct {
 	Context context.Context
 	User    *identity.User
 	From    netip.Addr
 	Cluster *target.KubeCluster
-	// Server is the way to it as it is now.
+	// Server is the way to it as it is now. Where there is none who asks is told so, and the log why.
 	Server func() (*upstream.Server, error)
 }
 
@@ -148,9 +147,11 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	}()
 	if x.server, why = v.Server(); why != nil {
 		d.Log.Error("cluster cannot be reached", "name", v.Cluster.Name, "err", why)
-		_ = x.record(http.StatusServiceUnavailable, fault.Of(why).Text)
-		x.failed(w, why)
-		session.Cut(why)
+		f := fault.New(fault.Unavailable, "the agent has no way to cluster %q", v.Cluster.Name).WithReason("kubeconfig").
+			WithFix("ask an administrator to look into the agent's log")
+		_ = x.record(http.StatusServiceUnavailable, f.Text)
+		refuse(w, q.Object, http.StatusServiceUnavailable, f)
+		session.Cut(f)
 		return
 	}
 	why = x.forward(w, r)
@@ -247,12 +248,6 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
 		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
-	}
-	if x.visit.Server == nil { // why is in the agent's log, with its files
-		f := fault.New(fault.Unavailable, "the agent has no way to cluster %q", x.visit.Cluster.Name).WithReason("kubeconfig").
-			WithFix("ask an administrator to look into the agent's log")
-		refuse(w, x.request.Object, http.StatusServiceUnavailable, f)
-		return x.record(http.StatusServiceUnavailable, f.Text)
 	}
 	query, err := x.page(r)
 	if err != nil {

@@ -535,7 +535,8 @@ func TestNoWay(t *testing.T) {
 	go func() {
 		defer close(served)
 		p.door.Serve(b, Visit{Context: t.Context(), From: netip.MustParseAddr("203.0.113.7"), Cluster: &target.KubeCluster{Name: "dev"},
-			User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour)}}})
+			Server: func() (*upstream.Server, error) { return nil, errors.New("no file /etc/secret.kubeconfig") },
+			User:   &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour)}}})
 	}()
 	_ = a.SetDeadline(time.Now().Add(10 * time.Second))
 	go func() { _, _ = io.WriteString(a, get("/api/v1/namespaces/dev/pods/web")) }()
@@ -544,7 +545,7 @@ func TestNoWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s status
-	if err := json.NewDecoder(res.Body).Decode(&s); err != nil || res.StatusCode != 503 || s.Kind != "Status" || !strings.Contains(s.Message, `no way to cluster "dev"`) {
+	if err := json.NewDecoder(res.Body).Decode(&s); err != nil || res.StatusCode != 503 || s.Kind != "Status" || !strings.Contains(s.Message, `no way to cluster "dev"`) || strings.Contains(s.Message, "secret") {
 		t.Errorf("%d %+v %v", res.StatusCode, s, err)
 	}
 	if r := p.log.kinds(event.KubeRequest); len(r) != 1 || r[0].Action.Status != 503 {

@@ -62,7 +62,7 @@ type ending struct {
 	client time.Time // the write deadlines that are set
 	server time.Time
 	cut    bool        // the client is in the midst of a message
-	told   atomic.Bool // the server has said a last word
+	told   atomic.Bool // the server has said a last word, or the client has
 }
 
 // run carries both directions until the session is over, and returns why where it was ended.
@@ -232,6 +232,7 @@ func (r *relay) forward(in *inbox) (need int, err error) {
 			begin = in.from
 		}
 		if m.kind == 'X' {
+			r.ending.told.Store(true) // that the server goes now is no news
 			_ = r.toUpstream(in.buf[begin:in.from]) // it ends either way
 			return 0, errOver
 		}
