@@ -640,6 +640,35 @@ func TestEarlyEnd(t *testing.T) {
 	}
 }
 
+// TestClose: a door that closes tells who uses a stream, waits until that is over, and takes no other.
+func TestClose(t *testing.T) {
+	p := newPlace(t, (&pod{t: t}).ServeHTTP)
+	tape, _ := p.recorded()
+	c := p.exec("v5.channel.k8s.io", "stdin=1&stdout=1&command=cat")
+	conn := p.forwarder(false)
+	live := connects(t, conn, "1", "80")
+	if _, err := io.ReadFull(live, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	p.door.Close()
+	if ends := p.log.kinds(event.SessionEnd); len(ends) != 2 || ends[0].Reason != "stopping" || ends[1].Reason != "stopping" {
+		t.Errorf("on record: %+v", ends)
+	}
+	if ch, got := c.next(); ch != 3 || !strings.Contains(got, "is stopping") {
+		t.Errorf("%d %q", ch, got)
+	}
+	if _, err := io.ReadAll(live); err != nil {
+		t.Error(err)
+	}
+	if tape.closed != 1 {
+		t.Error("the tape is not closed")
+	}
+	if _, _, err := p.websocket("v5.channel.k8s.io", "exec", "stdout=1&command=both"); err == nil {
+		t.Error("another one begins")
+	}
+	ended(t)
+}
+
 // TestUnread: a client that is still sending when its command is over is read on for a while: a connection that is closed with
 // something unread may lose what is on its way to the client.
 func TestUnread(t *testing.T) {

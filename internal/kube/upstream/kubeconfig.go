@@ -23,10 +23,11 @@ import (
 )
 
 // Server is one API server, reached as the agent. Requests go through Plain, those that upgrade their connection through
-// Upgrade, which speaks HTTP/1.1 alone.
+// Upgrade, which speaks HTTP/1.1 alone; reads that are over soon through Short, where there is one, which costs less for each.
 type Server struct {
 	URL     *url.URL
 	Plain   *http.Transport
+	Short   *http.Transport
 	Upgrade *http.Transport
 	token   func() (string, error)
 	files   files // that it was made of, but for a token's, which is read again by itself
@@ -48,6 +49,9 @@ func (s *Server) Authorize(h http.Header) error {
 // Close gives the connections back.
 func (s *Server) Close() {
 	s.Plain.CloseIdleConnections()
+	if s.Short != nil {
+		s.Short.CloseIdleConnections()
+	}
 	s.Upgrade.CloseIdleConnections()
 }
 
@@ -218,8 +222,12 @@ func New(base *url.URL, conf *tls.Config) *Server {
 	only.ClientSessionCache = tls.NewLRUClientSessionCache(8) // each stream is a connection of its own
 	h1 := new(http.Protocols)
 	h1.SetHTTP1(true)
-	return &Server{URL: base, Plain: plain, Upgrade: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1,
-		TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true, DisableKeepAlives: true}}
+	// An API server answers a read within a minute (--request-timeout), and keeps a connection that is not used for 90 s.
+	short := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1, TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
+		MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 2 * time.Minute}
+	upgrade := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1, TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
+		DisableKeepAlives: true}
+	return &Server{URL: base, Plain: plain, Short: short, Upgrade: upgrade}
 }
 
 // The files that a pod finds of its cluster (kubernetes.io/docs, "Accessing the Kubernetes API from a Pod").
