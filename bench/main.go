@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/bench/doors"
+	"github.com/sallyport/sallyport/bench/kube"
 	"github.com/sallyport/sallyport/bench/path"
 	"github.com/sallyport/sallyport/bench/postgres"
 )
@@ -36,6 +37,10 @@ func main() {
 	}
 	if os.Getenv(doors.Env) != "" {
 		fmt.Fprintln(os.Stderr, "bench:", doors.Serve())
+		os.Exit(1)
+	}
+	if os.Getenv(kube.Env) != "" {
+		fmt.Fprintln(os.Stderr, "bench:", kube.Serve())
 		os.Exit(1)
 	}
 	if os.Getenv(path.Env) != "" {
@@ -103,9 +108,25 @@ func doorRows(ctx context.Context, bin string) ([]row, error) {
 		}
 	}
 	if wanted("doors") {
+		if os.Getenv("BENCH_SMALL") != "" {
+			doors.Rounds = 1
+		}
 		got, err := doors.Run(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("doors: %w", err)
+		}
+		for _, r := range got {
+			rows = append(rows, row(r))
+		}
+	}
+	if wanted("kube") {
+		size := kube.Full
+		if os.Getenv("BENCH_SMALL") != "" { // to see that it runs
+			size = kube.Small
+		}
+		got, err := kube.Run(ctx, size)
+		if err != nil {
+			return nil, fmt.Errorf("kube: %w", err)
 		}
 		for _, r := range got {
 			rows = append(rows, row(r))
