@@ -10,18 +10,49 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
 	"golang.org/x/net/websocket"
+
+	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
 // way is one to the API server.
 type way struct {
 	name string
 	addr string
-	conf *tls.Config // nil: in clear
-	pid  int         // of what is between, 0 where there is nothing
+	conf *tls.Config    // nil: in clear
+	pid  int            // of what is between, 0 where there is nothing
+	mux  *tunnel.Tunnel // of a listener, whose clients come by one connection
+}
+
+// listener is the way of those who come by one.
+func (w way) listener(ctx context.Context) (way, error) {
+	conf := w.conf.Clone()
+	conf.NextProtos = []string{tunnel.ALPNMux}
+	c, err := (&tls.Dialer{Config: conf}).DialContext(ctx, "tcp", w.addr)
+	if err != nil {
+		return w, err
+	}
+	w.mux, err = tunnel.Client(c)
+	return w, err
+}
+
+// dial gives a connection as an upgrade is asked for on.
+func (w way) dial(ctx context.Context) (net.Conn, error) {
+	if w.mux != nil {
+		return w.mux.Open(ctx, tunnel.Header{Door: tunnel.DoorKube, Client: netip.MustParseAddrPort("192.0.2.1:1")})
+	}
+	d := net.Dialer{}
+	c, err := d.DialContext(ctx, "tcp", w.addr)
+	if err != nil || w.conf == nil {
+		return c, err
+	}
+	conf := w.conf.Clone()
+	conf.NextProtos = []string{"http/1.1"}
+	return tls.Client(c, conf), nil
 }
 
 func (w way) url(path string) string {
@@ -95,17 +126,14 @@ func (w way) watch(ctx context.Context, path string) (<-chan string, error) {
 
 // exec runs a command in a pod by WebSocket, as kubectl does (v5.channel.k8s.io), and gives how much it said.
 func (w way) exec(ctx context.Context, pod string, command ...string) (int64, error) {
-	d := net.Dialer{}
-	c, err := d.DialContext(ctx, "tcp", w.addr)
+	c, err := w.dial(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
 	scheme := "ws"
 	if w.conf != nil {
-		conf := w.conf.Clone()
-		conf.NextProtos, scheme = []string{"http/1.1"}, "wss"
-		c = tls.Client(c, conf)
+		scheme = "wss"
 	}
 	q := url.Values{"command": command, "stdout": {"true"}, "stderr": {"true"}, "container": {"c"}}
 	at := "://" + w.addr + "/api/v1/namespaces/bench/pods/" + pod + "/exec?" + q.Encode()

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"net/http"
+	_ "net/http/pprof" // BENCH_PPROF names an address to profile at
 	"net/netip"
 	"os"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/target"
+	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
 // Env tells a process of the bench's to be an agent or a relay: the place is in it, as JSON.
@@ -35,8 +38,8 @@ type place struct {
 	Front      string // the files of what clients meet
 }
 
-// protocols are what kubectl asks for.
-var protocols = []string{"h2", "http/1.1"}
+// protocols are what kubectl asks for, and what the listener does.
+var protocols = []string{"h2", "http/1.1", tunnel.ALPNMux}
 
 // Serve is the process that Env asks for.
 func Serve() error {
@@ -54,6 +57,9 @@ func Serve() error {
 		if handle, err = p.agent(); err != nil {
 			return err
 		}
+	}
+	if at := os.Getenv("BENCH_PPROF"); at != "" && !p.Copy && !p.Filters {
+		go func() { _ = http.ListenAndServe(at, nil) }() // for who looks
 	}
 	return rig.Listen(func(c net.Conn) { handle(tls.Server(c, front)) })
 }
@@ -99,6 +105,13 @@ func (p *place) agent() (func(*tls.Conn), error) {
 			c.Close()
 			return
 		}
-		d.Serve(c, door.Visit{Context: ctx, User: who, From: from, Cluster: k, Server: up})
+		v := door.Visit{Context: ctx, User: who, From: from, Cluster: k, Server: up}
+		if c.ConnectionState().NegotiatedProtocol != tunnel.ALPNMux {
+			d.Serve(c, v)
+			return
+		}
+		if mux, err := tunnel.Server(c); err == nil { // as a listener comes
+			_ = mux.Serve(func(s *tunnel.Stream) { d.Serve(s, v) })
+		}
 	}, nil
 }

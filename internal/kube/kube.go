@@ -241,7 +241,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	if x.request.Stream != "" {
 		transport = x.visit.Server.Upgrade
 	}
-	p := &httputil.ReverseProxy{Transport: transport, FlushInterval: -1, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
+	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			if query != "" {
 				pr.Out.URL.RawQuery = query
