@@ -124,13 +124,11 @@ func doorRows(ctx context.Context, bin string) ([]row, error) {
 		if os.Getenv("BENCH_SMALL") != "" { // to see that it runs
 			size = kube.Small
 		}
-		got, err := kube.Run(ctx, size)
+		got, err := kubeRows(ctx, bin, size)
 		if err != nil {
 			return nil, fmt.Errorf("kube: %w", err)
 		}
-		for _, r := range got {
-			rows = append(rows, row(r))
-		}
+		rows = append(rows, got...)
 	}
 	if !wanted("path") {
 		return rows, nil
@@ -152,6 +150,29 @@ func doorRows(ctx context.Context, bin string) ([]row, error) {
 		rows = append(rows, row(r))
 	}
 	return rows, nil
+}
+
+// kubeRows are those at the agent itself, and those of the whole path.
+func kubeRows(ctx context.Context, bin string, size kube.Size) ([]row, error) {
+	got, err := kube.Run(ctx, size)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWorld(ctx, bin)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	out, err := os.ReadFile(filepath.Join(w.dir, "data.out"))
+	if err != nil {
+		return nil, err
+	}
+	whole, err := kube.Path(ctx, path.World{Dir: w.dir, Bin: bin, Env: w.env, Out: string(out), Run: w.run}, size)
+	var rows []row
+	for _, r := range append(got, whole...) {
+		rows = append(rows, row(r))
+	}
+	return rows, err
 }
 
 func print(rows []row) {

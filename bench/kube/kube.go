@@ -51,7 +51,7 @@ func Serve() error {
 	if err != nil {
 		return err
 	}
-	front.NextProtos = protocols
+	front.NextProtos, front.DynamicRecordSizingDisabled = protocols, true // as entry has it
 	handle := p.copies
 	if !p.Copy {
 		if handle, err = p.agent(); err != nil {
