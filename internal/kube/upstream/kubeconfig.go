@@ -211,7 +211,7 @@ func newServer(base *url.URL, conf *tls.Config) *Server {
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second}}
 	only := conf.Clone()
 	only.NextProtos = []string{"http/1.1"}
-	only.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	only.ClientSessionCache = tls.NewLRUClientSessionCache(0) // towards the API server alone: what clients show is looked at each time
 	h1 := new(http.Protocols)
 	h1.SetHTTP1(true)
 	return &Server{URL: base, Plain: plain, Upgrade: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1,
