@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -15,11 +16,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sallyport/sallyport/internal/peer/authority"
+	"github.com/sallyport/sallyport/internal/peer/mongo"
 	"github.com/sallyport/sallyport/internal/peer/pgserver"
 )
 
 // cmdDatabase starts a database's server with the files that `tctl auth sign --out=PREFIX` wrote, on a free port, and puts
-// 127.0.0.1:PORT in a variable: database postgres|mysql|redis PREFIX NAME. SQL for a superuser is then run by: sql NAME FILE.
+// 127.0.0.1:PORT in a variable: database postgres|mysql|redis|mongodb PREFIX NAME. SQL for a superuser is then run by: sql NAME FILE.
 func cmdDatabase(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 3 {
 		ts.Fatalf("usage: database PROTOCOL PREFIX NAME")
@@ -43,6 +46,8 @@ func cmdDatabase(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(s.mysql(files))
 	case "redis":
 		ts.Check(s.redis(files))
+	case "mongodb":
+		ts.Check(s.mongodb(files))
 	default:
 		ts.Fatalf("no server for %s", args[0])
 	}
@@ -57,6 +62,7 @@ var databases = map[string]*server{}
 type server struct {
 	protocol, dir, addr string
 	pg                  *pgserver.Server
+	mongo               *mongo.Server
 	cmd                 *exec.Cmd
 }
 
@@ -65,8 +71,29 @@ func (s *server) stop() {
 		s.pg.Stop()
 		return
 	}
+	if s.mongo != nil {
+		s.mongo.Kill()
+		return
+	}
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()
+}
+
+// mongodb is a server of the tests' own, in this process: there is no mongod to be had.
+func (s *server) mongodb(files map[string]string) error {
+	cert, err := tls.LoadX509KeyPair(files["crt"], files["key"])
+	if err != nil {
+		return err
+	}
+	clients, err := authority.Load(files["cas"])
+	if err != nil {
+		return err
+	}
+	s.mongo, err = mongo.Listen(&tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert}, nil)
+	if err == nil {
+		s.addr = s.mongo.Addr
+	}
+	return err
 }
 
 func (s *server) postgres(files map[string]string) error {

@@ -105,7 +105,7 @@ func (p *place) agent() (func(*tls.Conn), error) {
 			c.Close()
 			return
 		}
-		v := door.Visit{Context: ctx, User: who, From: from, Cluster: k, Server: up}
+		v := door.Visit{Context: ctx, User: who, From: from, Cluster: k, Server: func() (*upstream.Server, error) { return up, nil }}
 		if c.ConnectionState().NegotiatedProtocol != tunnel.ALPNMux {
 			d.Serve(c, v)
 			return

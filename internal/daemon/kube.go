@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"sync"
 
 	"github.com/sallyport/sallyport/internal/entry"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -24,15 +23,21 @@ func (d *daemon) startKube() error {
 	}
 	door := kube.New(kube.Config{Gate: a.gate, Log: a.log, Now: a.now, Record: kube.Recorded(tapes)})
 	d.later(door.Close)
-	ways := &apiServers{open: map[*target.KubeCluster]*upstream.Server{}}
-	d.later(ways.close)
-	return d.resources(a, resources{what: "clusters", door: tunnel.DoorKube, protocols: []string{"h2", "http/1.1"}, wanted: d.clusters,
+	ways := upstream.NewServers(a.now)
+	d.later(ways.Close)
+	wanted := func(a *agent) ([]entry.Resource, <-chan struct{}) {
+		list, changed := d.clusters(a)
+		named := map[string]bool{}
+		for _, r := range list {
+			named[r.Name] = true
+		}
+		ways.Keep(named)
+		return list, changed
+	}
+	return d.resources(a, resources{what: "clusters", door: tunnel.DoorKube, protocols: []string{"h2", "http/1.1"}, wanted: wanted,
 		handle: func(ctx context.Context, v entry.Visit, spec any) {
 			k, _ := spec.(*target.KubeCluster)
-			server, err := ways.of(k)
-			if err != nil {
-				a.log.Error("cluster cannot be reached", "name", v.Resource, "err", err)
-			}
+			server := func() (*upstream.Server, error) { return ways.Of(k) }
 			door.Serve(v.Conn, kube.Visit{Context: ctx, User: v.User, From: v.From, Cluster: k, Server: server})
 		}})
 }
@@ -56,31 +61,4 @@ func (d *daemon) clusters(a *agent) ([]entry.Resource, <-chan struct{}) {
 		}
 	}
 	return list, changed
-}
-
-// apiServers are the ways to API servers, opened when they are first needed; one that cannot be is tried again.
-type apiServers struct {
-	mu   sync.Mutex
-	open map[*target.KubeCluster]*upstream.Server // guarded by mu
-}
-
-func (w *apiServers) of(k *target.KubeCluster) (*upstream.Server, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if s := w.open[k]; s != nil {
-		return s, nil
-	}
-	s, err := upstream.Open(k)
-	if err == nil {
-		w.open[k] = s
-	}
-	return s, err
-}
-
-func (w *apiServers) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, s := range w.open {
-		s.Close()
-	}
 }

@@ -228,8 +228,7 @@ func (s *Session) Record(ctx context.Context, st Statement) error {
 		st.DBUser = s.dbUser
 	}
 	return s.main.Note(ctx, event.Event{Kind: event.DBSessionQuery, Success: !st.Failed, Message: st.Message,
-		Session: &event.Session{Protocol: string(s.visit.Database.Protocol)},
-		Action:  &event.Action{DBUser: st.DBUser, DBName: st.DBName, Query: st.Query, Parameters: st.Parameters}})
+		Action: &event.Action{DBUser: st.DBUser, DBName: st.DBName, Query: st.Query, Parameters: st.Parameters}})
 }
 
 // End records the end of the session; why may be nil. Call it once all that it carried is over.

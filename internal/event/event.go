@@ -145,13 +145,13 @@ func (e *Event) Normalize() error {
 // cut shortens the free texts, in copies of the groups that hold them.
 func (e *Event) cut(to int) {
 	cut(to, &e.Message)
-	if e.Session != nil {
-		s := *e.Session
+	if s := e.Session; s != nil && longer(to, s.Login, s.ServerName, s.Addr, s.Reason, s.Source) {
+		s := *s
 		cut(to, &s.Login, &s.ServerName, &s.Addr, &s.Reason, &s.Source)
 		e.Session = &s
 	}
-	if e.Action != nil {
-		a := *e.Action
+	if a := e.Action; a != nil && (len(a.Parameters) > 0 || longer(to, a.Command, a.Path, a.Target, a.DBName, a.DBUser, a.Query)) {
+		a := *a
 		cut(to, &a.Command, &a.Path, &a.Target, &a.DBName, &a.DBUser, &a.Query)
 		if len(a.Parameters) > 0 {
 			a.Parameters = cutParameters(a.Parameters, to)
@@ -174,6 +174,16 @@ func cutParameters(all []string, to int) []string {
 	return out
 }
 
+// longer reports whether a text is longer than to bytes: most events have none, and are not copied.
+func longer(to int, texts ...string) bool {
+	for _, t := range texts {
+		if len(t) > to {
+			return true
+		}
+	}
+	return false
+}
+
 func cut(to int, texts ...*string) {
 	for _, t := range texts {
 		if len(*t) <= to {
@@ -188,8 +198,11 @@ func cut(to int, texts ...*string) {
 }
 
 // Marshal gives the event's canonical JSON, which Parse takes.
-func (e Event) Marshal() ([]byte, error) {
-	b, err := e.appendJSON(make([]byte, 0, 768))
+func (e Event) Marshal() ([]byte, error) { return e.Append(make([]byte, 0, 768)) }
+
+// Append is Marshal in the place of what buf has.
+func (e Event) Append(buf []byte) ([]byte, error) {
+	b, err := e.appendJSON(buf[:0])
 	if err == nil && len(b) > MaxEvent { // control characters are six times as long in JSON
 		e.cut(escapedText)
 		b, err = e.appendJSON(b[:0])

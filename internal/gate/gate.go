@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -74,7 +72,7 @@ type Request struct {
 // what cannot be recorded is refused. The session's context is a child of ctx and ends when the session must; the
 // caller ends the session with End.
 func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
-	s := &Session{gate: g, id: uuid.NewString(), request: req, origin: req.Identity, since: g.now(), began: time.Now()}
+	s := g.newSession(req)
 	picture, err := g.let(s)
 	if err != nil {
 		return nil, g.refuse(ctx, s, err)
@@ -107,7 +105,7 @@ func (g *Gate) Admit(ctx context.Context, req Request) (*Session, error) {
 // Refuse records that a request was refused before it could be asked about, because it could not be read for sure, and
 // returns why, as Admit does.
 func (g *Gate) Refuse(ctx context.Context, req Request, why *fault.Error) error {
-	return g.refuse(ctx, &Session{gate: g, id: uuid.NewString(), request: req, origin: req.Identity, since: g.now(), began: time.Now()}, why)
+	return g.refuse(ctx, g.newSession(req), why)
 }
 
 // let decides, by the current picture, whether a session may begin.
@@ -257,21 +255,28 @@ func (g *Gate) startEvent(s *Session) event.Event {
 // event fills in who, where and the session.
 func (g *Gate) event(s *Session, ev event.Event) event.Event {
 	req := s.asked()
+	var filled struct { // in one piece, for there are many
+		session event.Session
+		device  event.Device
+	}
 	if u := req.Identity; u != nil {
 		ev.User = u.Name
 		if d := u.Device; d != nil {
-			ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+			filled.device = event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+			ev.Device = &filled.device
 		}
 	}
-	session := event.Session{}
+	session := &filled.session
 	if ev.Session != nil {
-		session = *ev.Session
+		*session = *ev.Session
+	} else if req.Start.Session != nil {
+		session.Protocol = req.Start.Session.Protocol
 	}
 	session.SessionID, session.ServerID, session.Login = s.id, g.host.ID, req.Action.Login
 	session.ServerName = req.Target.Name
-	if req.Action.From.IsValid() {
-		session.Addr = req.Action.From.String()
+	if s.addr != "" {
+		session.Addr = s.addr
 	}
-	ev.Session = &session
+	ev.Session = session
 	return ev
 }

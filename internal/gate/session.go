@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -20,16 +21,30 @@ type Session struct {
 	id     string
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	since  time.Time    // by the calendar
-	began  time.Time    // by the process's own clock, which no step of the calendar moves
+	times
 	active atomic.Int64 // when something last went through, in nanoseconds after began
 
+	addr   string         // from where, as text
 	origin *identity.User // as whom it was let in, whatever it goes on as: what ends that ends it
 
 	mu       sync.Mutex
 	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays, but for how what it was for ended
 	decision access.Decision // guarded by mu
 	changed  chan struct{}   // guarded by mu: closed and replaced when the limits change; nil before somebody asked
+}
+
+// times are when a session began.
+type times struct {
+	since time.Time // by the calendar
+	began time.Time // by the process's own clock, which no step of the calendar moves
+}
+
+func (g *Gate) newSession(req Request) *Session {
+	s := &Session{gate: g, id: uuid.NewString(), request: req, origin: req.Identity, times: times{g.now(), time.Now()}}
+	if req.Action.From.IsValid() {
+		s.addr = req.Action.From.String()
+	}
+	return s
 }
 
 // ID is the session's UUID.

@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,14 +55,14 @@ type Door struct {
 	done  sync.WaitGroup
 }
 
-// Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it. Server is nil where there is no way
-// to the cluster: who asks is told so.
+// Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it.
 type Visit struct {
 	Context context.Context
 	User    *identity.User
 	From    netip.Addr
 	Cluster *target.KubeCluster
-	Server  *upstream.Server
+	// Server is the way to it as it is now. Where there is none who asks is told so, and the log why.
+	Server func() (*upstream.Server, error)
 }
 
 // New makes a door.
@@ -134,6 +135,15 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{door: d, visit: v, request: q, session: session, offer: offer}
 	why := error(nil)
 	defer func() { session.End(why) }()
+	if x.server, why = v.Server(); why != nil {
+		d.Log.Error("cluster cannot be reached", "name", v.Cluster.Name, "err", why)
+		f := fault.New(fault.Unavailable, "the agent has no way to cluster %q", v.Cluster.Name).WithReason("kubeconfig").
+			WithFix("ask an administrator to look into the agent's log")
+		_ = x.record(http.StatusServiceUnavailable, f.Text)
+		refuse(w, q.Object, http.StatusServiceUnavailable, f)
+		session.Cut(f)
+		return
+	}
 	why = x.forward(w, r)
 }
 
@@ -178,8 +188,11 @@ func nameOf(o target.KubeObject) string {
 // upgrades refuses an upgrade where none belongs, a stream without one, and one of which nothing can be read here.
 func upgrades(r *http.Request, q *request.Request) (stream.Offer, error) {
 	asked := r.Header.Get("Upgrade") != ""
+	node := q.Verb == "proxy" && q.Object.Resource == "nodes"
 	switch {
-	case asked && q.Verb == "proxy" && q.Object.Resource != "nodes": // a kubelet behind a node's proxy runs commands too, off the record
+	case node && (asked || runs(q.Path)):
+		return stream.Offer{}, errors.New("a command through the proxy of a node, which would be on no record: use exec of the pod")
+	case asked && q.Verb == "proxy":
 		q.Stream = q.Verb
 		return stream.Offer{}, nil
 	case asked && q.Stream == "":
@@ -194,12 +207,20 @@ func upgrades(r *http.Request, q *request.Request) (stream.Offer, error) {
 	return stream.Read(r, q.Stream == request.PortForward)
 }
 
+// runs reports whether a path through a node's proxy is one by which a kubelet runs commands or reaches into pods
+// (k8s.io/kubernetes, pkg/kubelet/server, InstallDebuggingHandlers).
+func runs(path string) bool {
+	parts := strings.SplitN(path, "/", 8) // "", api, v1, nodes, NAME, proxy, what
+	return len(parts) > 6 && slices.ContainsFunc([]string{"run", "exec", "attach", "portForward", "cri"}, func(s string) bool { return strings.EqualFold(parts[6], s) })
+}
+
 // exchange is one request on its way.
 type exchange struct {
 	door    *Door
 	visit   *Visit
 	request request.Request
 	session *gate.Session
+	server  *upstream.Server
 	offer   stream.Offer // of a command's streams, or of forwarded ports
 }
 
@@ -218,28 +239,19 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
 	}
-	if x.visit.Server == nil { // why is in the agent's log, with its files
-		f := fault.New(fault.Unavailable, "the agent has no way to cluster %q", x.visit.Cluster.Name).WithReason("kubeconfig").
-			WithFix("ask an administrator to look into the agent's log")
-		refuse(w, x.request.Object, http.StatusServiceUnavailable, f)
-		return x.record(http.StatusServiceUnavailable, f.Text)
-	}
 	query, err := x.page(r)
 	if err != nil {
 		refuse(w, x.request.Object, http.StatusGone, fault.New(fault.Invalid, "the list cannot be continued from there").WithFix("ask for it anew"))
 		return x.record(http.StatusGone, "the list cannot be continued")
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	stop := context.AfterFunc(x.session.Context(), func() { cancel(context.Cause(x.session.Context())) })
-	defer stop()
+	ctx := x.session.Context() // a child of the request's
 	go x.keepTo(ctx, limits)
 	if len(x.offer.Protocols) > 0 {
 		return x.carry(ctx, w, r, limits)
 	}
-	transport := x.visit.Server.Plain
+	transport := x.server.Plain
 	if x.request.Stream != "" {
-		transport = x.visit.Server.Upgrade
+		transport = x.server.Upgrade
 	}
 	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
@@ -292,14 +304,14 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
 
 // address is the request's at the server, without a query.
 func (x *exchange) address() *url.URL {
-	at := x.visit.Server.URL
+	at := x.server.URL
 	base := strings.TrimSuffix(at.EscapedPath(), "/")
 	return &url.URL{Scheme: at.Scheme, Host: at.Host, RawPath: base + x.request.Path, Path: unescaped(base + x.request.Path)}
 }
 
 // identify says who asks: the agent, as whom the decision names.
 func (x *exchange) identify(h http.Header, limits access.Limits) {
-	if err := x.visit.Server.Authorize(h); err != nil {
+	if err := x.server.Authorize(h); err != nil {
 		x.door.Log.Warn("no credentials for the cluster", "cluster", x.visit.Cluster.Name, "err", err)
 	}
 	h.Set("Impersonate-User", limits.KubeUsers)

@@ -92,7 +92,7 @@ func newPlace(t testing.TB, answer http.HandlerFunc, rules ...role.KubeResource)
 	}
 	up := &upstream.Server{URL: at, Plain: &http.Transport{DisableCompression: true}, Upgrade: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
 	p.visit = func() Visit {
-		return Visit{Context: ctx, From: netip.MustParseAddr("203.0.113.7"), Server: up, Cluster: &target.KubeCluster{Name: "dev"},
+		return Visit{Context: ctx, From: netip.MustParseAddr("203.0.113.7"), Server: func() (*upstream.Server, error) { return up, nil }, Cluster: &target.KubeCluster{Name: "dev"},
 			User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: start, Expires: start.Add(time.Hour)}}}
 	}
 	p.close = func() {}
@@ -212,13 +212,13 @@ func TestA51Refused(t *testing.T) {
 	p := newPlace(t, func(http.ResponseWriter, *http.Request) { t.Error("it reached the server") })
 	for _, raw := range []string{get("/api/v1/namespaces/dev/../prod/pods"), get("//api/v1/pods"), get("/api/v1/namespaces/%2e%2e/pods"),
 		get("/api/v1/namespaces/dev/pods/web", "Upgrade: websocket", "Connection: upgrade"), get("/api/v1/namespaces/dev/pods/web/exec"),
-		get("/api/v1/nodes/n1/proxy/exec/dev/web/c", opens...),
+		get("/api/v1/nodes/n1/proxy/metrics", opens...), get("/api/v1/nodes/https:n1:10250/proxy/exec/dev/web/c"), get("/api/v1/nodes/n1/proxy/r%75n/dev/web/c?cmd=id"),
 		"POST /api/v1/namespaces/dev/pods/web/exec HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"} {
 		if res, body := p.asks(raw); res.StatusCode != 400 || !strings.Contains(body, "the request was not taken") {
 			t.Errorf("%q: %d %s", raw, res.StatusCode, body)
 		}
 	}
-	if n := len(p.log.kinds(event.Auth)); n != 7 {
+	if n := len(p.log.kinds(event.Auth)); n != 9 {
 		t.Errorf("%d refusals are on record", n)
 	}
 }
@@ -533,7 +533,8 @@ func TestNoWay(t *testing.T) {
 	go func() {
 		defer close(served)
 		p.door.Serve(b, Visit{Context: t.Context(), From: netip.MustParseAddr("203.0.113.7"), Cluster: &target.KubeCluster{Name: "dev"},
-			User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour)}}})
+			Server: func() (*upstream.Server, error) { return nil, errors.New("no file /etc/secret.kubeconfig") },
+			User:   &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: time.Now(), Expires: time.Now().Add(time.Hour)}}})
 	}()
 	_ = a.SetDeadline(time.Now().Add(10 * time.Second))
 	go func() { _, _ = io.WriteString(a, get("/api/v1/namespaces/dev/pods/web")) }()
@@ -542,7 +543,7 @@ func TestNoWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s status
-	if err := json.NewDecoder(res.Body).Decode(&s); err != nil || res.StatusCode != 503 || s.Kind != "Status" || !strings.Contains(s.Message, `no way to cluster "dev"`) {
+	if err := json.NewDecoder(res.Body).Decode(&s); err != nil || res.StatusCode != 503 || s.Kind != "Status" || !strings.Contains(s.Message, `no way to cluster "dev"`) || strings.Contains(s.Message, "secret") {
 		t.Errorf("%d %+v %v", res.StatusCode, s, err)
 	}
 	if r := p.log.kinds(event.KubeRequest); len(r) != 1 || r[0].Action.Status != 503 {

@@ -44,28 +44,23 @@ func (p pages) open(sealed string) (string, error) {
 }
 
 // hide takes out of a list's metadata what tells of objects that are not in it: the last one's name, and how many follow.
-func (p pages) hide(list map[string]json.RawMessage) error {
-	if len(list["metadata"]) == 0 {
-		return nil
-	}
+func (p pages) hide(raw json.RawMessage) (json.RawMessage, error) {
 	var meta map[string]json.RawMessage
-	if err := json.Unmarshal(list["metadata"], &meta); err != nil {
-		return err
+	if err := json.Unmarshal(raw, &meta); err != nil || meta == nil {
+		return raw, err
 	}
 	delete(meta, "remainingItemCount")
 	if raw, has := meta["continue"]; has {
 		var token string
 		if err := json.Unmarshal(raw, &token); err != nil {
-			return err
+			return nil, err
 		}
 		if token != "" {
 			token = p.seal(token)
 		}
 		meta["continue"], _ = json.Marshal(token)
 	}
-	var err error
-	list["metadata"], err = json.Marshal(meta)
-	return err
+	return json.Marshal(meta)
 }
 
 // page is the query to send on in the place of the client's, with the way to the next page as the server gave it; empty

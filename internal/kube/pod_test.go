@@ -233,7 +233,15 @@ func (p *pod) spdy(w http.ResponseWriter, r *http.Request, command []string) {
 		}
 	}
 	gone := make(chan struct{})
-	go func() { <-conn.CloseChan(); close(gone) }()
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		select {
+		case <-conn.CloseChan():
+			close(gone)
+		case <-over:
+		}
+	}()
 	g := program{in: bytes.NewReader(nil), out: io.Discard, err: io.Discard, broken: func() { _, _ = nc.Write(bytes.Repeat([]byte{0xff}, 64)) }, gone: gone}
 	if s := streams["stdin"]; s != nil {
 		g.in = s

@@ -69,7 +69,7 @@ func (x *exchange) open(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		req.URL.RawQuery = x.request.Options.Query()
 	}
 	x.identify(req.Header, limits)
-	conn, err := x.visit.Server.Dial(ctx)
+	conn, err := x.server.Dial(ctx)
 	if err != nil {
 		x.failed(w, err)
 		return nil, err

@@ -567,3 +567,125 @@ func TestKubectl(t *testing.T) {
 		ended(t)
 	}
 }
+
+// TestBrokenStreams: SPDY streams that are none of a command's or a forwarding's, or too many, end the session before the server
+// hears of them.
+func TestBrokenStreams(t *testing.T) {
+	open := func(conn *spdystream.Connection, h http.Header) *spdystream.Stream {
+		s, err := conn.CreateStream(h, nil, false)
+		if err != nil {
+			t.Error(err)
+		}
+		return s
+	}
+	kind := func(s string) http.Header { return http.Header{"streamType": {s}} }
+	for name, sends := range map[string]func(*spdystream.Connection){
+		"of no type":      func(c *spdystream.Connection) { open(c, kind("data")) },
+		"without a type":  func(c *spdystream.Connection) { open(c, http.Header{"port": {"80"}}) },
+		"twice of a type": func(c *spdystream.Connection) { open(c, kind("stdin")); open(c, kind("stdin")) },
+		"the server's": func(c *spdystream.Connection) {
+			s := open(c, kind("stdout"))
+			_ = s.Wait()
+			_, _ = s.Write([]byte("x"))
+		},
+		"no size": func(c *spdystream.Connection) {
+			s := open(c, kind("resize"))
+			_ = s.Wait()
+			_, _ = s.Write([]byte("x"))
+		},
+	} {
+		p := newPlace(t, (&pod{t: t}).ServeHTTP)
+		tape, _ := p.recorded()
+		sends(p.upgrade("exec", "stdin=1&stdout=1&tty=1&command=cat", "v4.channel.k8s.io"))
+		eventually(t, name+": its end is not on record", func() bool { return len(p.log.kinds(event.SessionEnd)) == 1 })
+		if end := p.log.kinds(event.SessionEnd)[0]; end.Reason != "malformed" || tape.closed != 1 || tape.of(stream.Stdout) != "" {
+			t.Errorf("%s: %+v", name, end)
+		}
+		p.close()
+		ended(t)
+	}
+	forward := func(kind, port, id string) http.Header {
+		return http.Header{"streamType": {kind}, "port": {port}, "requestID": {id}}
+	}
+	for name, headers := range map[string][]http.Header{
+		"of no port": {forward("data", "0", "1")}, "of a large port": {forward("data", "65536", "1")}, "of two spellings": {forward("data", "080", "1")}, "of a name": {forward("data", "http", "1")},
+		"of a command": {forward("stdin", "80", "1")}, "of no number": {forward("data", "80", "x y")}, "too many": slices.Repeat([]http.Header{forward("error", "80", "1")}, 600),
+	} {
+		p := newPlace(t, (&pod{t: t}).ServeHTTP)
+		conn := p.forwarder(false)
+		for _, h := range headers {
+			if _, err := conn.CreateStream(h, nil, false); err != nil {
+				break
+			}
+		}
+		eventually(t, name+": its end is not on record", func() bool { return len(p.log.kinds(event.SessionEnd)) == 1 })
+		if end := p.log.kinds(event.SessionEnd)[0]; end.Reason != "malformed" || len(p.log.kinds(event.Port)) > 0 {
+			t.Errorf("%s: %+v", name, end)
+		}
+		ended(t)
+	}
+}
+
+// TestEarlyEnd: how a command ended reaches a client that is still sending what the command does not read.
+func TestEarlyEnd(t *testing.T) {
+	for _, protocol := range protocols {
+		for range 5 {
+			p := newPlace(t, (&pod{t: t}).ServeHTTP)
+			if got := p.runs(protocol, "stdin=1&stdout=1&command=exit&command=7", io.LimitReader(noise(), 50<<20), ""); !strings.Contains(got.status, `"7"`) {
+				t.Fatalf("%s: %+v", protocol, got)
+			}
+			p.close()
+		}
+		ended(t)
+	}
+}
+
+// TestUnread: a client that is still sending when its command is over is read on for a while: a connection that is closed with
+// something unread may lose what is on its way to the client.
+func TestUnread(t *testing.T) {
+	p := newPlace(t, (&pod{t: t}).ServeHTTP)
+	c := p.exec("v5.channel.k8s.io", "stdin=1&stdout=1&command=exit&command=7")
+	c.SetCloseHandler(func(int, string) error { return nil })
+	if ch, got := c.next(); ch != 3 || !strings.Contains(got, `"7"`) {
+		t.Fatalf("%d %q", ch, got)
+	}
+	if ch, got := c.next(); ch != 256 || !strings.Contains(got, "1000") {
+		t.Fatalf("%d %q", ch, got)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 20 {
+		<-tick.C
+		if _, err := c.NetConn().Write([]byte{0x82, 0x82, 0, 0, 0, 0, 0, 'x'}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.close()
+	ended(t)
+}
+
+// TestA52Switch: a server that switches to what was not asked for, or whose answer has no end, opens nothing.
+func TestA52Switch(t *testing.T) {
+	const accept = "Sec-WebSocket-Accept: 6w4wrmqNvTNcMfQTbYYJzLzpEWs=\r\n"
+	for _, answer := range []string{
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + accept + "\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Long: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", "no HTTP\r\n\r\n", "",
+	} {
+		p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(c, answer)
+			c.Close()
+		})
+		for _, raw := range []string{get(podPath+"exec?command=x", opens...), get(podPath+"exec?command=x", "Upgrade: SPDY/3.1", "Connection: Upgrade", "X-Stream-Protocol-Version: v4.channel.k8s.io")} {
+			if res, body := p.asks(raw); res.StatusCode != 502 || !strings.Contains(body, `"kind":"Status"`) {
+				t.Errorf("%.80q: %d %s", answer, res.StatusCode, body)
+			}
+		}
+	}
+}

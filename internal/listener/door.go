@@ -41,7 +41,7 @@ func (s Spec) key() string {
 	if s.Socket != "" {
 		kind = "socket"
 	}
-	return s.Cluster + "\x00" + string(s.Role) + "\x00" + s.Resource + "\x00" + kind
+	return s.Cluster + "\x00" + string(s.Role) + "\x00" + s.Resource + "\x00" + kind + "\x00" + s.Holder
 }
 
 // openDoor opens a door, or finds it open; one that is there for something else is closed first.
@@ -93,8 +93,12 @@ func newDoor(s Spec) (*door, error) {
 	}
 	n, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
 	if err != nil {
+		command := "tsh %s login %s --port=0   (chooses another)"
+		if s.Holder != "" {
+			command = "tsh proxy %s %s --port=0   (chooses another)"
+		}
 		return nil, fault.New(fault.Unavailable, "port %d of this machine is held by another program", s.Port).WithReason("port_held").Wrapping(err).
-			WithFix("tsh %s login %s --port=0   (chooses another)", string(s.Role), s.Resource)
+			WithFix(command, string(s.Role), s.Resource)
 	}
 	if a, ok := n.Addr().(*net.TCPAddr); ok {
 		s.Port = a.Port

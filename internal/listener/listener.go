@@ -37,6 +37,8 @@ type Spec struct {
 	Socket   string            `json:"socket,omitempty"`
 	Port     int               `json:"port,omitempty"`
 	Home     string            `json:"home"` // where the certificates of a port lie
+	// Holder is who has a door of a resource for itself; empty is the one that everybody shares.
+	Holder string `json:"holder,omitempty"`
 }
 
 // same reports whether a door that is open serves what another spec asks for.

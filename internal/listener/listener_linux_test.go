@@ -502,6 +502,29 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// TestHolder: who holds a door has it for itself: its port is another's neither at its opening nor at its end.
+func TestHolder(t *testing.T) {
+	r := run(t, time.Hour)
+	shared := r.open(Spec{Cluster: "example.com", Resource: "dev", Role: identity.RoleKube})
+	held := r.open(Spec{Cluster: "example.com", Resource: "dev", Role: identity.RoleKube, Holder: "proxy-1"})
+	other := r.open(Spec{Cluster: "example.com", Resource: "dev", Role: identity.RoleKube, Holder: "proxy-2"})
+	if held.Port == shared.Port || held.Port == other.Port || other.Port == shared.Port {
+		t.Fatalf("ports %d, %d and %d", shared.Port, held.Port, other.Port)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Hold(ctx, held); err != nil {
+		t.Fatal(err)
+	}
+	if again := r.open(Spec{Cluster: "example.com", Resource: "dev", Role: identity.RoleKube}); again.Port != shared.Port {
+		t.Errorf("the shared door went from %d to %d", shared.Port, again.Port)
+	}
+	if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", held.Port)); err == nil {
+		c.Close()
+		t.Error("the held door stays open")
+	}
+}
+
 // TestPortHeld: a door keeps its port, and one that another program holds is an error that names the login command.
 func TestPortHeld(t *testing.T) {
 	r := run(t, 0)

@@ -337,3 +337,45 @@ func TestRecordFiles(t *testing.T) {
 		t.Errorf("%v", all)
 	}
 }
+
+// TestRecordLater: a session that nobody records is cut once a role wants it recorded, and not before.
+func TestRecordLater(t *testing.T) {
+	access := accessRole()
+	access.Options.RecordSession = role.RecordOff
+	w := newWorld(t, access)
+	w.records(0)
+	s, err := w.client().NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errs bytes.Buffer
+	s.Stderr = &errs
+	in, err := s.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start("cat"); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []role.RecordMode{role.RecordBestEffort, role.RecordUnset} {
+		later := *access
+		later.Options.RecordSession = mode
+		w.apply(manifest.Role, &later)
+		if _, err := io.WriteString(in, "still\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+			t.Fatalf("%q: %v", mode, err)
+		}
+	}
+	later := *access
+	later.Options.RecordSession = role.RecordStrict
+	w.apply(manifest.Role, &later)
+	if err := s.Wait(); err == nil || !strings.Contains(errs.String(), "must be recorded, and is not") {
+		t.Errorf("%v %q", err, errs.String())
+	}
+}

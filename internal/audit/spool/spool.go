@@ -146,10 +146,16 @@ func (s *Spool) Write(ctx context.Context, ev event.Event) error {
 // the file, so that the end of this process loses nothing, and the disk has it within 50 ms, in one fsync with those
 // that came meanwhile. Auth gets it after that. Once an fsync has failed nothing more is taken.
 func (s *Spool) Append(_ context.Context, ev event.Event) error {
-	b, err := s.encode(&ev)
+	buf, _ := encoded.Get().(*[]byte)
+	defer encoded.Put(buf)
+	if err := ev.Complete(s.cfg.Cluster, s.cfg.Now); err != nil {
+		return err
+	}
+	b, err := ev.Append(*buf)
 	if err != nil {
 		return err
 	}
+	*buf = b
 	s.mu.Lock()
 	err = s.appendOneLocked(b)
 	s.mu.Unlock()
@@ -162,6 +168,9 @@ func (s *Spool) Append(_ context.Context, ev event.Event) error {
 	}
 	return nil
 }
+
+// encoded are buffers for appended events.
+var encoded = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
 
 func (s *Spool) encode(ev *event.Event) ([]byte, error) {
 	if err := ev.Complete(s.cfg.Cluster, s.cfg.Now); err != nil {

@@ -8,14 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	wire "github.com/sallyport/sallyport/internal/dbwire/postgres"
 	"github.com/sallyport/sallyport/internal/event"
 )
 
@@ -232,4 +235,25 @@ func TestKilledServer(t *testing.T) {
 		t.Fatalf("%v after %s", pgErr, time.Since(began))
 	}
 	w.recorded("SELECT pg_sleep(60) => ")
+}
+
+// TestTerminate: who says goodbye is not told that the server went away, however fast it goes.
+func TestTerminate(t *testing.T) {
+	w := newWorld(t)
+	var all sync.WaitGroup
+	for range 300 {
+		r, _ := w.begin("reader", "orders")
+		all.Go(func() {
+			if _, err := r.Write(wire.AppendMessage(nil, 'X')); err != nil {
+				t.Error(err)
+			}
+			if rest, _ := io.ReadAll(r); len(rest) > 0 {
+				t.Errorf("%q", rest)
+			}
+		})
+		if runtime.NumGoroutine() > 200 {
+			all.Wait()
+		}
+	}
+	all.Wait()
 }

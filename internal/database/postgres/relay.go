@@ -36,9 +36,17 @@ type relay struct {
 	cancelling atomic.Bool
 
 	books   books
+	news    outcomes
 	room    chan struct{} // rung, at most once ahead, when the server has answered something
 	stopped chan struct{} // closed by stop
 	ending  ending
+}
+
+// outcomes are what is to go on record, gathered by who carries the server's answers alone.
+type outcomes struct {
+	ctx  context.Context // by which it is written, over or not
+	list []wire.Outcome
+	add  func(wire.Outcome)
 }
 
 // books are the ledger and what it is to say.
@@ -54,12 +62,14 @@ type ending struct {
 	client time.Time // the write deadlines that are set
 	server time.Time
 	cut    bool        // the client is in the midst of a message
-	told   atomic.Bool // the server has said a last word
+	told   atomic.Bool // the server has said a last word, or the client has
 }
 
 // run carries both directions until the session is over, and returns why where it was ended.
 func (r *relay) run() error {
 	ctx := r.sess.Context()
+	r.news.ctx = context.WithoutCancel(ctx)
+	r.news.add = func(o wire.Outcome) { r.news.list = append(r.news.list, o) }
 	unhook := context.AfterFunc(ctx, func() { r.stop(context.Cause(ctx)) })
 	defer unhook()
 	var up sync.WaitGroup
@@ -134,7 +144,7 @@ func linger(client net.Conn) {
 
 func (r *relay) record(all []wire.Outcome) error {
 	for _, o := range all {
-		err := r.sess.Record(context.WithoutCancel(r.sess.Context()), database.Statement{DBName: r.ask.database, Query: o.Query,
+		err := r.sess.Record(r.news.ctx, database.Statement{DBName: r.ask.database, Query: o.Query,
 			Parameters: o.Parameters, Failed: o.Failed, Message: o.Message})
 		if err != nil {
 			return err
@@ -222,6 +232,7 @@ func (r *relay) forward(in *inbox) (need int, err error) {
 			begin = in.from
 		}
 		if m.kind == 'X' {
+			r.ending.told.Store(true) // that the server goes now is no news
 			_ = r.toUpstream(in.buf[begin:in.from]) // it ends either way
 			return 0, errOver
 		}
@@ -388,8 +399,9 @@ func (r *relay) answer(in *inbox) (need int, err error) {
 	begin, midst := in.from, in.skip > 0
 	in.passing()
 	var out []byte // what is not passed on as it came
-	var done []wire.Outcome
-	record := func(o wire.Outcome) { done = append(done, o) }
+	clear(r.news.list)
+	r.news.list = r.news.list[:0]
+	record := r.news.add
 	r.books.Lock()
 	for in.skip == 0 && err == nil {
 		at := in.from
@@ -417,7 +429,7 @@ func (r *relay) answer(in *inbox) (need int, err error) {
 	case r.room <- struct{}{}:
 	default:
 	}
-	if failed := r.record(done); failed != nil {
+	if failed := r.record(r.news.list); failed != nil {
 		r.ending.cut, in.skip = midst, 0
 		return 0, failed
 	}

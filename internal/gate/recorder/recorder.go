@@ -39,6 +39,31 @@ type Recording struct{ tape *spool.Tape }
 // Begin begins a recording; nil where none is wanted. An error is a fault that refuses what was to be recorded. A recording that
 // breaks later cuts the session, unless the roles say best_effort. End it.
 func (r *Recorder) Begin(s *gate.Session, w What) (*Recording, error) {
+	by, err := r.begin(s, w)
+	if by == nil && err == nil {
+		go unrecorded(s)
+	}
+	return by, err
+}
+
+// unrecorded cuts a session that nobody records once a role wants it recorded, whatever it was let in by.
+func unrecorded(s *gate.Session) {
+	for {
+		changed := s.Changed()
+		if s.Limits().Record == role.RecordStrict {
+			s.Cut(fault.New(fault.Denied, "this session must be recorded, and is not").WithReason("not_recorded").
+				WithCause("a role sets record_session to strict").WithFix("connect again"))
+			return
+		}
+		select {
+		case <-changed:
+		case <-s.Context().Done():
+			return
+		}
+	}
+}
+
+func (r *Recorder) begin(s *gate.Session, w What) (*Recording, error) {
 	mode := s.Limits().Record
 	if mode == role.RecordOff {
 		return nil, nil
@@ -57,7 +82,7 @@ func (r *Recorder) Begin(s *gate.Session, w What) (*Recording, error) {
 	}
 	broken := s.Cut
 	if mode == role.RecordBestEffort {
-		broken = nil
+		broken = func(error) { unrecorded(s) }
 	}
 	tape, err := r.Spool.Begin(r.start(s, w), to, broken)
 	if err != nil && mode == role.RecordBestEffort {

@@ -29,6 +29,7 @@ type Server struct {
 	Plain   *http.Transport
 	Upgrade *http.Transport
 	token   func() (string, error)
+	files   files // that it was made of, but for a token's, which is read again by itself
 }
 
 // Authorize puts the agent's own credentials into a request that has no others.
@@ -96,18 +97,19 @@ func Open(k *target.KubeCluster) (*Server, error) {
 	if k.Kubeconfig == "" {
 		return inCluster()
 	}
-	raw, err := os.ReadFile(k.Kubeconfig)
+	read := files{}
+	raw, err := read.file(k.Kubeconfig)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "the agent cannot read the kubeconfig of cluster %q", k.Name).WithReason("kubeconfig").Wrapping(err)
 	}
-	s, err := parse(raw, k.Context, filepath.Dir(k.Kubeconfig))
+	s, err := parse(raw, k.Context, filepath.Dir(k.Kubeconfig), read)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "the kubeconfig of cluster %q cannot be used", k.Name).WithReason("kubeconfig").WithCause("%v", err)
 	}
 	return s, nil
 }
 
-func parse(raw []byte, context, dir string) (*Server, error) {
+func parse(raw []byte, context, dir string, read files) (*Server, error) {
 	var f file
 	if err := yaml.Unmarshal(raw, &f); err != nil {
 		return nil, fmt.Errorf("it is no kubeconfig: %w", err)
@@ -135,10 +137,10 @@ func parse(raw []byte, context, dir string) (*Server, error) {
 	if c == nil {
 		return nil, fmt.Errorf("there is no context %q with a cluster", context)
 	}
-	return build(c, u, dir)
+	return build(c, u, dir, read)
 }
 
-func build(c *cluster, u user, dir string) (*Server, error) {
+func build(c *cluster, u user, dir string, read files) (*Server, error) {
 	switch {
 	case c.Insecure:
 		return nil, errors.New("insecure-skip-tls-verify: an agent verifies its server")
@@ -159,7 +161,7 @@ func build(c *cluster, u user, dir string) (*Server, error) {
 		}
 		return filepath.Join(dir, path)
 	}
-	ca, err := either(in(c.CAFile), c.CAData)
+	ca, err := read.either(in(c.CAFile), c.CAData)
 	if err != nil {
 		return nil, err
 	}
@@ -170,11 +172,11 @@ func build(c *cluster, u user, dir string) (*Server, error) {
 			return nil, errors.New("certificate-authority holds no certificate")
 		}
 	}
-	cert, err := either(in(u.CertFile), u.CertData)
+	cert, err := read.either(in(u.CertFile), u.CertData)
 	if err != nil {
 		return nil, err
 	}
-	key, err := either(in(u.KeyFile), u.KeyData)
+	key, err := read.either(in(u.KeyFile), u.KeyData)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +187,8 @@ func build(c *cluster, u user, dir string) (*Server, error) {
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
-	s := newServer(base, conf)
+	s := New(base, conf)
+	s.files = read
 	if u.TokenFile != "" {
 		s.token = fromFile(in(u.TokenFile))
 	} else if u.Token != "" {
@@ -194,24 +197,25 @@ func build(c *cluster, u user, dir string) (*Server, error) {
 	return s, nil
 }
 
-func either(path, data string) ([]byte, error) {
+func (f files) either(path, data string) ([]byte, error) {
 	if data != "" {
 		return base64.StdEncoding.DecodeString(data)
 	}
 	if path == "" {
 		return nil, nil
 	}
-	return os.ReadFile(path)
+	return f.file(path)
 }
 
-func newServer(base *url.URL, conf *tls.Config) *Server {
+// New is a server that is reached by a base URL and a TLS configuration, and wants no credentials beside it.
+func New(base *url.URL, conf *tls.Config) *Server {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	plain := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: conf, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 64, IdleConnTimeout: 2 * time.Minute, DisableCompression: true,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second}}
 	only := conf.Clone()
 	only.NextProtos = []string{"http/1.1"}
-	only.ClientSessionCache = tls.NewLRUClientSessionCache(0) // towards the API server alone: what clients show is looked at each time
+	only.ClientSessionCache = tls.NewLRUClientSessionCache(8) // each stream is a connection of its own
 	h1 := new(http.Protocols)
 	h1.SetHTTP1(true)
 	return &Server{URL: base, Plain: plain, Upgrade: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1,
@@ -227,7 +231,8 @@ func inCluster() (*Server, error) {
 		return nil, fault.New(fault.Invalid, "this agent runs in no cluster, and has no kubeconfig").WithReason("kubeconfig").
 			WithFix("kubernetes: [{name: …, kubeconfig: FILE}]")
 	}
-	ca, err := os.ReadFile(podDir + "ca.crt")
+	read := files{}
+	ca, err := read.file(podDir + "ca.crt")
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "the pod has no service account").WithReason("kubeconfig").Wrapping(err)
 	}
@@ -235,8 +240,8 @@ func inCluster() (*Server, error) {
 	if !conf.RootCAs.AppendCertsFromPEM(ca) {
 		return nil, errors.New("the pod's ca.crt holds no certificate")
 	}
-	s := newServer(&url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}, conf)
-	s.token = fromFile(podDir + "token")
+	s := New(&url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}, conf)
+	s.token, s.files = fromFile(podDir+"token"), read
 	return s, nil
 }
 

@@ -44,17 +44,27 @@ type cursor struct {
 	rest []bson.D
 }
 
-// Start runs a server until the test is over.
+// Start runs a server with an authority of its own until the test is over.
 func Start(t testing.TB, passwords map[string]string) *Server {
 	t.Helper()
-	s := &Server{Authority: authority.New("mongo test"), Passwords: passwords, data: map[string][]bson.D{}, cursors: map[int64]*cursor{},
-		conns: map[net.Conn]bool{}, held: make(chan struct{})}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a := authority.New("mongo test")
+	s, err := Listen(&tls.Config{Certificates: []tls.Certificate{a.Server()}, ClientCAs: a.Pool, ClientAuth: tls.VerifyClientCertIfGiven}, passwords)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Authority = a
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Listen runs a server until it is killed.
+func Listen(conf *tls.Config, passwords map[string]string) (*Server, error) {
+	s := &Server{Passwords: passwords, data: map[string][]bson.D{}, cursors: map[int64]*cursor{}, conns: map[net.Conn]bool{}, held: make(chan struct{})}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
 	s.listener, s.Addr = l, l.Addr().String()
-	conf := &tls.Config{Certificates: []tls.Certificate{s.Authority.Server()}, ClientCAs: s.Authority.Pool, ClientAuth: tls.VerifyClientCertIfGiven}
 	s.running.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -72,8 +82,7 @@ func Start(t testing.TB, passwords map[string]string) *Server {
 			})
 		}
 	})
-	t.Cleanup(s.Kill)
-	return s
+	return s, nil
 }
 
 // Kill ends the server and its connections at once.

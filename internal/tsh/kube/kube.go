@@ -223,8 +223,15 @@ func asked(env func(string) string) string {
 
 func (a commands) credentialsCommand() *cobra.Command {
 	var name, proxy string
+	var held bool
 	c := &cobra.Command{Use: "credentials --kube-cluster=NAME", Short: "Be kubectl's exec plugin: open the local door, and say by which certificate it lets in", Args: tool.Exactly(0),
-		Example: "  tsh kube credentials --kube-cluster=dev", RunE: func(cmd *cobra.Command, _ []string) error { return a.credentials(cmd.Context(), name, proxy) }}
+		Example: "  tsh kube credentials --kube-cluster=dev", RunE: func(cmd *cobra.Command, _ []string) error {
+			if held {
+				return a.heldCredentials(proxy)
+			}
+			return a.credentials(cmd.Context(), name, proxy)
+		}}
+	c.Flags().BoolVar(&held, "held", false, "the door is another command's, which holds it open")
 	c.Flags().StringVar(&name, "kube-cluster", "", "the cluster")
 	c.Flags().StringVar(&proxy, "proxy", "", "the proxy of the login that the entry was made with")
 	return c
@@ -249,6 +256,20 @@ func (a commands) credentials(ctx context.Context, name, proxy string) error {
 	if _, err := a.Listener(s).Open(ctx, spec(s, c)); err != nil {
 		return err
 	}
+	return a.localCredentials(s)
+}
+
+// heldCredentials are those to a door that `tsh proxy kube` holds: there is none to be opened.
+func (a commands) heldCredentials(proxy string) error {
+	s, err := a.ReadLogin(proxy)
+	if err != nil {
+		return err
+	}
+	return a.localCredentials(s)
+}
+
+// localCredentials answers with the certificate that the doors of this machine let in.
+func (a commands) localCredentials(s *tool.State) error {
 	f := listener.FilesOf(s.Home.LocalDir(s.Profile))
 	cert, err := os.ReadFile(f.Cert)
 	if err != nil {
@@ -277,18 +298,18 @@ func Proxy(t *tool.Tool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.Listener(s).Open(cmd.Context(), listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleKube, Resource: args[0], Port: port, Home: s.Home.LocalDir(s.Profile)})
+			own := spec(s, choice{Name: args[0], Port: port})
+			own.Holder = fmt.Sprintf("proxy-%d", os.Getpid())
+			d, err := a.Listener(s).Open(cmd.Context(), own)
 			if err != nil {
-				return err
-			}
-			if err := s.Home.Choose(s.Profile, kind, args[0], choice{Name: args[0], Port: d.Port}); err != nil {
 				return err
 			}
 			e, err := a.entry(s, choice{Name: args[0], Port: d.Port})
 			if err != nil {
 				return err
 			}
-			path := filepath.Join(s.Home.LocalDir(s.Profile), "kubeconfig-"+args[0])
+			e.Args = append(e.Args, "--held")
+			path := filepath.Join(s.Home.LocalDir(s.Profile), fmt.Sprintf("kubeconfig-%s-%d", args[0], os.Getpid()))
 			if err := kubeconfig.Put(path, e); err != nil {
 				return err
 			}
