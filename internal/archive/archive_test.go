@@ -468,10 +468,14 @@ func TestSweep(t *testing.T) {
 	}
 	going := p.start(5)
 	going.Time = p.now.Add(-time.Hour)
-	if _, err := p.take(nodeA, going.Name, 0, false, p.made(going)[0]); err != nil {
+	parts := p.made(going)
+	if _, err := p.take(nodeA, going.Name, 0, false, parts[0]); err != nil {
 		t.Fatal(err)
 	}
 	p.now = p.now.Add(time.Hour + 3*time.Second)
+	if _, err := p.take(nodeA, going.Name, len(parts[0]), false, parts[1]); err != nil {
+		t.Fatal(err)
+	}
 	n, err := p.Sweep(t.Context(), time.Hour)
 	list, _, lerr := p.List(t.Context(), identity.Caller{Local: true}, recording.Query{}, "")
 	var left []string
