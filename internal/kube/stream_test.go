@@ -264,6 +264,7 @@ func TestA52Refused(t *testing.T) {
 	}
 	for _, headers := range [][]string{
 		append(slices.Clone(opens[:4]), "Sec-WebSocket-Protocol: v4.base64.channel.k8s.io"), opens[:4], append(slices.Clone(opens), "Upgrade: SPDY/3.1"),
+		append(slices.Clone(opens), "Origin: https://page.example"),
 		{"Upgrade: SPDY/3.1", "Connection: Upgrade"}, {"Upgrade: h2c", "Connection: Upgrade"}, {"Upgrade: SPDY/3.1", "Connection: Upgrade", "X-Stream-Protocol-Version: v9.channel.k8s.io"},
 		{"Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io"}, {opens[0], opens[1], opens[2], opens[4]}, {opens[0], opens[1], opens[3], opens[4]},
 		{"Upgrade: SPDY/3.1", "Connection: Upgrade", "X-Stream-Protocol-Version: v4.channel.k8s.io", "Transfer-Encoding: chunked"},
