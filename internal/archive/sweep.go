@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -12,6 +13,25 @@ import (
 	"github.com/sallyport/sallyport/internal/recording"
 	"github.com/sallyport/sallyport/internal/store"
 )
+
+// sweepEvery is how often Run looks.
+const sweepEvery = time.Hour
+
+// Run sweeps until ctx ends.
+func (s *Service) Run(ctx context.Context, keep time.Duration, log *slog.Logger) {
+	for wait := time.Minute; ; wait = sweepEvery {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if n, err := s.Sweep(ctx, keep); err != nil && ctx.Err() == nil {
+			log.Error("old recordings were not removed", "err", err)
+		} else if n > 0 {
+			log.Info("old recordings were removed", "how many", n)
+		}
+	}
+}
 
 // Sweep removes recordings that are over and began longer than keep ago, with a record of each, and says how many. What still
 // goes on stays.
