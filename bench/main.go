@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/bench/doors"
+	"github.com/sallyport/sallyport/bench/kube"
 	"github.com/sallyport/sallyport/bench/path"
 	"github.com/sallyport/sallyport/bench/postgres"
 )
@@ -36,6 +37,10 @@ func main() {
 	}
 	if os.Getenv(doors.Env) != "" {
 		fmt.Fprintln(os.Stderr, "bench:", doors.Serve())
+		os.Exit(1)
+	}
+	if os.Getenv(kube.Env) != "" {
+		fmt.Fprintln(os.Stderr, "bench:", kube.Serve())
 		os.Exit(1)
 	}
 	if os.Getenv(path.Env) != "" {
@@ -103,6 +108,9 @@ func doorRows(ctx context.Context, bin string) ([]row, error) {
 		}
 	}
 	if wanted("doors") {
+		if os.Getenv("BENCH_SMALL") != "" {
+			doors.Rounds = 1
+		}
 		got, err := doors.Run(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("doors: %w", err)
@@ -110,6 +118,17 @@ func doorRows(ctx context.Context, bin string) ([]row, error) {
 		for _, r := range got {
 			rows = append(rows, row(r))
 		}
+	}
+	if wanted("kube") {
+		size := kube.Full
+		if os.Getenv("BENCH_SMALL") != "" { // to see that it runs
+			size = kube.Small
+		}
+		got, err := kubeRows(ctx, bin, size)
+		if err != nil {
+			return nil, fmt.Errorf("kube: %w", err)
+		}
+		rows = append(rows, got...)
 	}
 	if !wanted("path") {
 		return rows, nil
@@ -131,6 +150,29 @@ func doorRows(ctx context.Context, bin string) ([]row, error) {
 		rows = append(rows, row(r))
 	}
 	return rows, nil
+}
+
+// kubeRows are those at the agent itself, and those of the whole path.
+func kubeRows(ctx context.Context, bin string, size kube.Size) ([]row, error) {
+	got, err := kube.Run(ctx, size)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWorld(ctx, bin)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	out, err := os.ReadFile(filepath.Join(w.dir, "data.out"))
+	if err != nil {
+		return nil, err
+	}
+	whole, err := kube.Path(ctx, path.World{Dir: w.dir, Bin: bin, Env: w.env, Out: string(out), Run: w.run}, size)
+	var rows []row
+	for _, r := range append(got, whole...) {
+		rows = append(rows, row(r))
+	}
+	return rows, err
 }
 
 func print(rows []row) {

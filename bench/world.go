@@ -90,7 +90,7 @@ func (w *world) plain() *world {
 // server starts a cluster of its own and returns what it printed.
 func (w *world) server(data, node string) (string, *exec.Cmd, error) {
 	file := filepath.Join(w.dir, data+".yaml")
-	text := fmt.Sprintf("version: v1\ncluster_name: bench.example.com\nnode_name: %s\ndata_dir: %s\nauth: {enabled: true, listen: \"127.0.0.1:0\", authentication: {second_factors: []}}\nproxy: {enabled: true, listen: \"127.0.0.1:0\"}\nssh: {enabled: true}\ndatabases: []\n",
+	text := fmt.Sprintf("version: v1\ncluster_name: bench.example.com\nnode_name: %s\ndata_dir: %s\nauth: {enabled: true, listen: \"127.0.0.1:0\", authentication: {second_factors: []}}\nproxy: {enabled: true, listen: \"127.0.0.1:0\"}\nssh: {enabled: true}\ndatabases: []\nkubernetes: []\n",
 		node, filepath.Join(w.dir, data))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return "", nil, err

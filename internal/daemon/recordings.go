@@ -33,7 +33,28 @@ func (d *daemon) archive(a *authPart) (*archive.Service, error) {
 		return nil, err
 	}
 	s.Dir = dir
+	if keep := d.Config.Auth.KeepFor; keep > 0 {
+		d.run("recordings' end", func(ctx context.Context) error { return d.sweep(ctx, s, keep) })
+	}
 	return s, nil
+}
+
+const sweepEvery = time.Hour
+
+// sweep removes recordings that were kept long enough.
+func (d *daemon) sweep(ctx context.Context, s *archive.Service, keep time.Duration) error {
+	for wait := time.Minute; ; wait = sweepEvery {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		if n, err := s.Sweep(ctx, keep); err != nil && ctx.Err() == nil {
+			d.Log.Error("old recordings were not removed", "err", err)
+		} else if n > 0 {
+			d.Log.Info("old recordings were removed", "how many", n)
+		}
+	}
 }
 
 // recorder records what an agent's sessions show, and hands it to auth.

@@ -82,13 +82,13 @@ func (p *Player) Play(ctx context.Context) (Ending, error) {
 		p.clock.speed = 1
 	}
 	p.clock.set(0)
-	defer func() { _, _ = io.WriteString(p.Out, screen.Restore) }()
+	defer func() { _, _ = io.WriteString(p.Out, p.painter.restore()) }()
 	for {
 		e, again, err := p.run(ctx)
 		if err != nil || !again {
 			return e, err
 		}
-		if _, err := io.WriteString(p.Out, screen.Restore+"\x1b[H\x1b[2J"); err != nil {
+		if _, err := io.WriteString(p.Out, p.painter.restore()+"\x1b[H\x1b[2J"); err != nil {
 			return e, err
 		}
 	}
@@ -268,6 +268,9 @@ type painter struct {
 	begun    bool // a line of input
 	buf      []byte
 }
+
+// restore puts the terminal back.
+func (p *painter) restore() string { return p.out.Restore() + p.errs.Restore() }
 
 // paint is what a frame shows. Input, which no terminal showed, is marked, line by line.
 func (p *painter) paint(f recording.Frame) []byte {

@@ -79,11 +79,14 @@ func shows(t *testing.T, p *Player, frames []recording.Frame, do func(at func(ti
 		}
 	}, func(k Key) { keys <- k; synctest.Wait() })
 	<-over
-	if !strings.HasSuffix(screenful.String(), screen.Restore) {
+	if !strings.HasSuffix(screenful.String(), restored) {
 		t.Errorf("%q leaves the terminal as it is", screenful.String())
 	}
 	return e, err
 }
+
+// restored is how a terminal is put back on which nothing but text was shown.
+var restored = strings.Repeat(new(screen.Filter).Restore(), 2)
 
 var term = &recording.Terminal{Columns: 80, Rows: 24}
 
@@ -98,7 +101,7 @@ func TestPlay(t *testing.T) {
 			at(600*time.Millisecond, "a")
 			at(9*time.Second, "a")
 			at(11*time.Second, "ab")
-			at(20*time.Second+1, "abc"+screen.Restore)
+			at(20*time.Second+1, "abc"+restored)
 		})
 		if err != nil || e.End != nil || e.At != 40*time.Second || e.Start.User != "alice" {
 			t.Errorf("%+v %v", e, err)
@@ -112,7 +115,7 @@ func TestPlayIdle(t *testing.T) {
 			at(1100*time.Millisecond, "a")
 			at(2900*time.Millisecond, "a")
 			at(3100*time.Millisecond, "ab")
-			at(5100*time.Millisecond, "abc"+screen.Restore)
+			at(5100*time.Millisecond, "abc"+restored)
 		})
 	})
 }
@@ -129,7 +132,7 @@ func TestPlayKeys(t *testing.T) {
 			at(107*time.Second, "a")
 			at(109*time.Second, "ab") // 21 s
 			press(Back)               // 11 s
-			clear := screen.Restore + "\x1b[H\x1b[2J"
+			clear := restored + "\x1b[H\x1b[2J"
 			at(109*time.Second, "ab"+clear+"a")
 			at(119*time.Second, "ab"+clear+"ab")
 			press(Faster) // 21 s, twice as fast

@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -93,5 +95,38 @@ func TestRefused(t *testing.T) {
 		if _, err := Open(k); !fault.Because(err, "kubeconfig") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestDialTakesUp: a further stream's connection takes up the TLS session of one before it, which halves what it costs.
+func TestDialTakesUp(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	path := filepath.Join(t.TempDir(), "config")
+	text := config(fmt.Sprintf("{server: %q, certificate-authority-data: %s}", srv.URL, base64.StdEncoding.EncodeToString(ca)), "{token: t}")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(&target.KubeCluster{Name: "dev", Kubeconfig: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i, want := range []bool{false, true} {
+		c, err := s.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.(*tls.Conn).ConnectionState().DidResume; got != want {
+			t.Errorf("connection %d: taken up is %v", i, got)
+		}
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
 	}
 }

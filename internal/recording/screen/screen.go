@@ -2,10 +2,23 @@
 // something, or sets what outlives the showing, goes (ECMA-48; xterm's control sequences).
 package screen
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
-// Restore puts a terminal back after something was shown on it: the main screen, attributes, charset, margins and modes.
-const Restore = "\x1b[?1049l\x1b[r\x1b[?6l\x1b[?5l\x1b[?7h\x1b[4l\x1b[?25h\x1b(B\x0f\x1b[0m"
+// Restore puts the terminal back, on which what Append gave was shown: attributes, charset and modes; the other screen and
+// the margins only where they were touched, for that moves the cursor.
+func (f *Filter) Restore() string {
+	out := "\x1b[?5l\x1b[?7h\x1b[4l\x1b[?25h\x1b(B\x0f\x1b[0m"
+	if f.margins {
+		out += "\x1b7\x1b[?6l\x1b[r\x1b8"
+	}
+	if f.other {
+		out += "\x1b[?1049l"
+	}
+	return out
+}
 
 const (
 	maxSequence = 64      // bytes of a sequence that draws
@@ -29,7 +42,10 @@ type Filter struct {
 	state state
 	seq   []byte // the sequence, or the character, that has begun
 	long  int    // bytes of a string
-	Text  bool   // nothing but text, tabs and newlines: no sequence at all
+	// What Restore has to put back: margins or an origin were set, the other screen is shown.
+	margins, other bool
+
+	Text bool // nothing but text, tabs and newlines: no sequence at all
 }
 
 // Append appends what of p is to be shown to dst. A sequence that is not whole waits for the next piece.
@@ -147,6 +163,7 @@ func (f *Filter) control(dst []byte, c byte) []byte {
 	case c >= 0x40 && c <= 0x7e:
 		if len(f.seq) < maxSequence && draws(f.seq, c) {
 			dst = f.draw(append(f.draw(dst, 0x1b, '['), f.drawn()...), c)
+			f.note(c)
 		}
 		f.state, f.seq = ground, f.seq[:0]
 	case c >= 0x7f:
@@ -155,6 +172,24 @@ func (f *Filter) control(dst []byte, c byte) []byte {
 		f.seq = append(f.seq, c)
 	}
 	return dst
+}
+
+// note keeps what Restore has to put back.
+func (f *Filter) note(end byte) {
+	switch {
+	case end == 'r':
+		f.margins = true
+	case len(f.seq) == 0 || f.seq[0] != '?' || end != 'h' && end != 'l':
+	default:
+		for mode := range strings.SplitSeq(string(f.seq[1:]), ";") {
+			switch mode {
+			case "6":
+				f.margins = true
+			case "47", "1047", "1049":
+				f.other = end == 'h'
+			}
+		}
+	}
 }
 
 func (f *Filter) drawn() []byte {

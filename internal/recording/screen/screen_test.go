@@ -79,6 +79,26 @@ func TestA31Recording(t *testing.T) {
 	}
 }
 
+// TestRestore: the cursor is left where it is unless something has to be put back that moves it.
+func TestRestore(t *testing.T) {
+	const plain = "\x1b[?5l\x1b[?7h\x1b[4l\x1b[?25h\x1b(B\x0f\x1b[0m"
+	for s, want := range map[string]string{
+		"text \x1b[1mbold":                         plain,
+		"\x1b[?1049hvim":                           plain + "\x1b[?1049l",
+		"\x1b[?1049hvim\x1b[?1049l":                plain,
+		"\x1b[?7;47hless":                          plain + "\x1b[?1049l",
+		"\x1b[2;10rregion":                         plain + "\x1b7\x1b[?6l\x1b[r\x1b8",
+		"\x1b[?6h":                                 plain + "\x1b7\x1b[?6l\x1b[r\x1b8",
+		"\x1b[?1000;1049hnot passed on, so not on": plain,
+	} {
+		var f Filter
+		f.Append(nil, []byte(s))
+		if got := f.Restore(); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+}
+
 func TestText(t *testing.T) {
 	f := Filter{Text: true}
 	got := f.Append(nil, []byte("\x1b[1mbold\x1b[0m\tx\r\n\x1b]0;t\x07\x1b(0q\x1b(B\x1b7ü\a\b.\n"))
