@@ -20,3 +20,19 @@ func Moment(s string, now time.Time) (time.Time, error) {
 	}
 	return time.Time{}, fmt.Errorf("%q is no time", s)
 }
+
+// Span reads what --from and --to say; what is empty is the zero time.
+func Span(from, to string, now time.Time) (since, until time.Time, err error) {
+	for _, b := range []struct {
+		name, text string
+		at         *time.Time
+	}{{"--from", from, &since}, {"--to", to, &until}} {
+		if b.text == "" {
+			continue
+		}
+		if *b.at, err = Moment(b.text, now); err != nil {
+			return since, until, Usagef("%s: %v: want 2006-01-02, 2006-01-02T15:04:05Z, or 24h for a day ago", b.name, err)
+		}
+	}
+	return since, until, nil
+}

@@ -43,18 +43,9 @@ func (t commands) auditList() *cobra.Command {
 }
 
 func (t commands) listEvents(ctx context.Context, f auditListFlags) error {
-	for _, b := range []struct {
-		name, text string
-		at         *time.Time
-	}{{"--from", f.from, &f.filter.From}, {"--to", f.to, &f.filter.To}} {
-		if b.text == "" {
-			continue
-		}
-		at, err := console.Moment(b.text, time.Now())
-		if err != nil {
-			return console.Usagef("%s: %v: want 2006-01-02, 2006-01-02T15:04:05Z, or 24h for a day ago", b.name, err)
-		}
-		*b.at = at
+	var err error
+	if f.filter.From, f.filter.To, err = console.Span(f.from, f.to, time.Now()); err != nil {
+		return err
 	}
 	c, err := t.Cluster(ctx)
 	if err != nil {

@@ -51,18 +51,9 @@ func (a commands) lsCommand() *cobra.Command {
 
 func (a commands) ls(ctx context.Context, f lsFlags) error {
 	q := recording.Query{User: f.user}
-	for _, b := range []struct {
-		name, text string
-		at         *time.Time
-	}{{"--from", f.from, &q.From}, {"--to", f.to, &q.To}} {
-		if b.text == "" {
-			continue
-		}
-		at, err := console.Moment(b.text, a.Now())
-		if err != nil {
-			return console.Usagef("%s: %v: want 2006-01-02, 2006-01-02T15:04:05Z, or 24h for a day ago", b.name, err)
-		}
-		*b.at = at
+	var err error
+	if q.From, q.To, err = console.Span(f.from, f.to, a.Now()); err != nil {
+		return err
 	}
 	s, err := a.Load(ctx)
 	if err != nil {
