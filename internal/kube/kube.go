@@ -252,6 +252,8 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	transport := x.server.Plain
 	if x.request.Stream != "" {
 		transport = x.server.Upgrade
+	} else if x.request.Verb == "list" {
+		transport = x.server.Lists
 	}
 	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {

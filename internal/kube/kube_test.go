@@ -90,7 +90,7 @@ func newPlace(t testing.TB, answer http.HandlerFunc, rules ...role.KubeResource)
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := &upstream.Server{URL: at, Plain: &http.Transport{DisableCompression: true}, Upgrade: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
+	up := &upstream.Server{URL: at, Plain: &http.Transport{DisableCompression: true}, Lists: &http.Transport{DisableCompression: true}, Upgrade: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
 	p.visit = func() Visit {
 		return Visit{Context: ctx, From: netip.MustParseAddr("203.0.113.7"), Server: func() (*upstream.Server, error) { return up, nil }, Cluster: &target.KubeCluster{Name: "dev"},
 			User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: start, Expires: start.Add(time.Hour)}}}

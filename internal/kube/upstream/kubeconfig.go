@@ -23,11 +23,12 @@ import (
 )
 
 // Server is one API server, reached as the agent. Requests go through Plain, those that upgrade their connection through
-// Upgrade, which speaks HTTP/1.1 alone.
+// Upgrade, and lists, which are long, through Lists; both of these speak HTTP/1.1 alone.
 type Server struct {
 	URL     *url.URL
 	Plain   *http.Transport
 	Upgrade *http.Transport
+	Lists   *http.Transport
 	token   func() (string, error)
 	files   files // that it was made of, but for a token's, which is read again by itself
 }
@@ -49,6 +50,7 @@ func (s *Server) Authorize(h http.Header) error {
 func (s *Server) Close() {
 	s.Plain.CloseIdleConnections()
 	s.Upgrade.CloseIdleConnections()
+	s.Lists.CloseIdleConnections()
 }
 
 // file is a kubeconfig, as far as an agent can use it.
@@ -218,7 +220,11 @@ func New(base *url.URL, conf *tls.Config) *Server {
 	only.ClientSessionCache = tls.NewLRUClientSessionCache(8) // each stream is a connection of its own
 	h1 := new(http.Protocols)
 	h1.SetHTTP1(true)
-	return &Server{URL: base, Plain: plain, Upgrade: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1,
+	// Go's HTTP/2 client answers each 16 KiB of a long answer with updates of its windows, which is half of what a list costs. That
+	// a server goes away between two lists hurts none: they are asked for again.
+	lists := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1, TLSHandshakeTimeout: 10 * time.Second,
+		ResponseHeaderTimeout: 90 * time.Second, MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true}
+	return &Server{URL: base, Plain: plain, Lists: lists, Upgrade: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1,
 		TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true, DisableKeepAlives: true}}
 }
 
