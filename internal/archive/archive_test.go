@@ -459,3 +459,46 @@ func TestNames(t *testing.T) {
 		t.Error(count, len(n.held))
 	}
 }
+
+// TestSweep: what began too long ago goes, with a record; what goes on stays.
+func TestSweep(t *testing.T) {
+	p := newPlace(t)
+	for n := range 5 {
+		p.keeps(p.start(n))
+	}
+	going := p.start(5)
+	going.Time = p.now.Add(-time.Hour)
+	parts := p.made(going)
+	if _, err := p.take(nodeA, going.Name, 0, false, parts[0]); err != nil {
+		t.Fatal(err)
+	}
+	p.now = p.now.Add(time.Hour + 3*time.Second)
+	if _, err := p.take(nodeA, going.Name, len(parts[0]), false, parts[1]); err != nil {
+		t.Fatal(err)
+	}
+	n, err := p.Sweep(t.Context(), time.Hour)
+	list, _, lerr := p.List(t.Context(), identity.Caller{Local: true}, recording.Query{}, "")
+	var left []string
+	for _, e := range list {
+		left = append(left, e.Name)
+	}
+	if err != nil || lerr != nil || n != 3 || !slices.Equal(left, []string{id(4), id(3), id(5)}) {
+		t.Errorf("%d removed, %v left: %v %v", n, left, err, lerr)
+	}
+	if gone := p.of(event.ResourceDelete); len(gone) != 3 || gone[0].ResourceName != id(0) {
+		t.Errorf("%+v", gone)
+	}
+	if _, err := os.Stat(p.file(id(0))); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := p.reads(identity.Caller{Local: true}, id(0)); !fault.Because(err, "not_found") {
+		t.Error(err)
+	}
+	if text, err := p.reads(identity.Caller{Local: true}, id(3)); text != "hello" || !errors.Is(err, io.EOF) {
+		t.Errorf("%q %v", text, err)
+	}
+	p.now = p.now.Add(24 * time.Hour) // an agent that never came back
+	if n, err := p.Sweep(t.Context(), time.Hour); n != 3 || err != nil {
+		t.Errorf("%d %v", n, err)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -60,8 +61,9 @@ type Auth struct {
 	Seeded   bool // the file has an authentication section
 	CAFiles  []string
 	// Recordings is the directory that session recordings are kept in, below the data directory unless it is absolute; empty:
-	// none are kept.
+	// none are kept. Those that began KeepFor ago are removed; 0: none.
 	Recordings string
+	KeepFor    time.Duration
 }
 
 // Proxy is the proxy's part.
@@ -121,7 +123,8 @@ type authFile struct {
 		Type string `yaml:"type"`
 	} `yaml:"storage"`
 	Recordings *struct {
-		Dir string `yaml:"dir"`
+		Dir  string        `yaml:"dir"`
+		Keep time.Duration `yaml:"keep"`
 	} `yaml:"recordings"`
 	Authentication *struct {
 		SecondFactors []string `yaml:"second_factors"`
@@ -268,7 +271,10 @@ func (b builder) auth(c *Config, f file) error {
 		if r.Dir == "" || len(r.Dir) > 1<<10 {
 			return b.bad("auth.recordings", "want {dir: DIRECTORY}, where session recordings are kept")
 		}
-		a.Recordings = r.Dir
+		if r.Keep < 0 || r.Keep > 0 && r.Keep < time.Hour {
+			return b.bad("auth.recordings.keep", "want an hour or more, such as 2160h for 90 days")
+		}
+		a.Recordings, a.KeepFor = r.Dir, r.Keep
 	}
 	if au := f.Auth.Authentication; au != nil {
 		a.Seeded = true

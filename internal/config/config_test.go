@@ -28,6 +28,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a cluster without a name", "version: v1\nauth: {enabled: true}\nkubernetes: [{kubeconfig: x}]\n", `line 3: kubernetes: entry 1: name: ""`},
 		{"a cluster with a context of nothing", "version: v1\nauth: {enabled: true}\nkubernetes: [{name: x, context: y}]\n", `line 3: kubernetes: entry 1: context: there is no kubeconfig`},
 		{"applications", "version: v1\nauth: {enabled: true}\napplications: [{name: x}]\n", "line 3: applications: not enforced by this build"},
+		{"recordings for minutes", "version: v1\nauth:\n  enabled: true\n  recordings: {dir: x, keep: 5m}\n", "line 4: auth.recordings.keep: want an hour or more"},
 		{"recordings", "version: v1\nauth:\n  enabled: true\n  recordings: {}\n", "line 4: auth.recordings: want {dir: DIRECTORY}"},
 		{"unknown mode", "version: v1\nauth:\n  enabled: true\n  authentication:\n    device_trust:\n      mode: sometimes\n", "line 6: auth.authentication.device_trust.mode: unknown mode"},
 		{"webauthn", "version: v1\nauth:\n  enabled: true\n  authentication:\n    second_factors: [webauthn]\n", "line 5: auth.authentication.second_factors: webauthn is not enforced by this build"},

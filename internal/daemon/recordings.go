@@ -33,6 +33,9 @@ func (d *daemon) archive(a *authPart) (*archive.Service, error) {
 		return nil, err
 	}
 	s.Dir = dir
+	if keep := d.Config.Auth.KeepFor; keep > 0 {
+		d.run("recordings' end", func(ctx context.Context) error { s.Run(ctx, keep, d.Log); return nil })
+	}
 	return s, nil
 }
 

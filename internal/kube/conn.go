@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/gate"
 )
 
 // visited is a connection with whose it is.
@@ -25,6 +26,47 @@ func (v *visited) Close() error {
 	err := v.Conn.Close()
 	v.once.Do(func() { close(v.closed) })
 	return err
+}
+
+// streams are those that are open: their connections are theirs, and no HTTP server's.
+type streams struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // orders enter and close
+	running sync.WaitGroup
+}
+
+func newStreams() *streams {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &streams{ctx: ctx, cancel: cancel}
+}
+
+// enter takes a session among them, until leave; where they are closed it is cut at once.
+func (s *streams) enter(session *gate.Session) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stopping := func() {
+		session.Cut(fault.New(fault.Unavailable, "this agent is stopping").WithReason("stopping").WithFix("try again"))
+	}
+	if s.ctx.Err() != nil {
+		stopping()
+		return func() {}
+	}
+	s.running.Add(1)
+	stop := context.AfterFunc(s.ctx, stopping)
+	return func() {
+		stop()
+		s.running.Done()
+	}
+}
+
+// close cuts all and waits for them.
+func (s *streams) close() {
+	s.mu.Lock()
+	s.cancel()
+	s.mu.Unlock()
+	s.running.Wait()
 }
 
 // buffers are what answers are copied in.

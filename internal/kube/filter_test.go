@@ -16,6 +16,11 @@ import (
 	"github.com/sallyport/sallyport/internal/target"
 )
 
+// named is whose an object is.
+type named struct {
+	Metadata struct{ Name, Namespace string }
+}
+
 var inDev = role.KubeResource{Kind: "*", Namespace: "dev", Name: "*", Verbs: []string{"*"}}
 
 // TestFilterLong: of a long list the beginning is there while the server still makes the rest, and nothing of it is lost.
@@ -71,7 +76,7 @@ func TestFilterBroken(t *testing.T) {
 	good := fmt.Sprintf(`{"metadata":{"name":"web","namespace":"dev","x":%q}}`, strings.Repeat("y", 2*maxAhead))
 	for name, rest := range map[string]string{
 		"a second list":  `],"rows":[{"object":{"metadata":{"name":"secret","namespace":"prod"}}}]}`,
-		"a large object": `,{"metadata":{"name":"` + strings.Repeat("z", 2*maxObject) + `","namespace":"dev"}}]}`,
+		"a large object": `,{"metadata":{"name":"` + strings.Repeat("z", 16<<20) + `","namespace":"dev"}}]}`,
 		"no end":         `,{"metadata":{"name":"secret"`,
 		"no JSON":        `,secret]}`,
 		"something more": `]} secret`,
@@ -108,7 +113,7 @@ func FuzzFilter(f *testing.F) {
 	x := &exchange{door: p.door, session: session}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var out bytes.Buffer
-		if x.filterList(&out, bytes.NewReader(raw)) != nil {
+		if x.sieve().List(&out, bytes.NewReader(raw)) != nil {
 			return
 		}
 		var whole map[string]json.RawMessage
@@ -139,7 +144,7 @@ func TestFilterWatchLong(t *testing.T) {
 		for i := range events {
 			fmt.Fprintf(w, `{"type":"ADDED","object":{"metadata":{"name":"p%d","namespace":"dev","x":%q}}}`+"\n", i, strings.Repeat("y", 1<<20))
 		}
-		fmt.Fprintf(w, `{"type":"ADDED","object":{"metadata":{"name":"large","namespace":"dev","x":%q}}}`+"\n", strings.Repeat("z", 2*maxObject))
+		fmt.Fprintf(w, `{"type":"ADDED","object":{"metadata":{"name":"large","namespace":"dev","x":%q}}}`+"\n", strings.Repeat("z", 16<<20))
 	}, inDev)
 	c := p.dials()
 	go func() { _, _ = io.WriteString(c, get("/api/v1/pods?watch=1")) }()

@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/internal/handoff"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/kube/request"
+	"github.com/sallyport/sallyport/internal/kube/sieve"
 	"github.com/sallyport/sallyport/internal/kube/stream"
 	"github.com/sallyport/sallyport/internal/kube/upstream"
 	"github.com/sallyport/sallyport/internal/target"
@@ -51,8 +52,9 @@ type Door struct {
 	Config
 	http  *http.Server
 	conns *handoff.Listener
-	pages pages
+	pages sieve.Pages
 	done  sync.WaitGroup
+	open  *streams
 }
 
 // Visit is one connection of a verified user, its TLS ended, to a cluster. Context ends it.
@@ -67,7 +69,7 @@ type Visit struct {
 
 // New makes a door.
 func New(c Config) *Door {
-	d := &Door{Config: c, conns: handoff.New(&net.UnixAddr{Name: "kube", Net: "unix"}), pages: newPages()}
+	d := &Door{Config: c, conns: handoff.New(&net.UnixAddr{Name: "kube", Net: "unix"}), pages: sieve.NewPages(), open: newStreams()}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true) // the TLS is over by now
@@ -83,8 +85,9 @@ func New(c Config) *Door {
 	return d
 }
 
-// Close ends every connection and waits.
+// Close ends every stream and every connection, and waits.
 func (d *Door) Close() {
+	d.open.close()
 	d.http.Close()
 	d.done.Wait()
 }
@@ -133,8 +136,15 @@ func (d *Door) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &exchange{door: d, visit: v, request: q, session: session, offer: offer}
+	leave := func() {}
+	if q.Stream != "" { // its connection is not the HTTP server's to close
+		leave = d.open.enter(session)
+	}
 	why := error(nil)
-	defer func() { session.End(why) }()
+	defer func() {
+		session.End(why)
+		leave()
+	}()
 	if x.server, why = v.Server(); why != nil {
 		d.Log.Error("cluster cannot be reached", "name", v.Cluster.Name, "err", why)
 		f := fault.New(fault.Unavailable, "the agent has no way to cluster %q", v.Cluster.Name).WithReason("kubeconfig").
@@ -249,12 +259,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	if len(x.offer.Protocols) > 0 {
 		return x.carry(ctx, w, r, limits)
 	}
-	transport := x.server.Plain
-	if x.request.Stream != "" {
-		transport = x.server.Upgrade
-	} else if x.request.Verb == "list" {
-		transport = x.server.Lists
-	}
+	transport := x.transport(r.Method)
 	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			if query != "" {
@@ -266,6 +271,18 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { x.failed(w, err) }}
 	p.ServeHTTP(w, r.WithContext(ctx))
 	return context.Cause(x.session.Context())
+}
+
+// transport is the way that suits a request. Reads that are over soon go by connections of their own, on which they wait for no
+// other: one that was lost meanwhile is tried again.
+func (x *exchange) transport(method string) *http.Transport {
+	switch verb := x.request.Verb; {
+	case x.request.Stream != "":
+		return x.server.Upgrade
+	case method == http.MethodGet && (verb == "get" || verb == "list") && !strings.HasSuffix(x.request.Path, "/log") && x.server.Short != nil:
+		return x.server.Short
+	}
+	return x.server.Plain
 }
 
 // keepTo ends a request, until ctx ends, once the roles let it be made as somebody else than it was.

@@ -25,6 +25,7 @@ import (
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/gate"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/kube/request"
 	"github.com/sallyport/sallyport/internal/kube/upstream"
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/lock"
@@ -90,7 +91,7 @@ func newPlace(t testing.TB, answer http.HandlerFunc, rules ...role.KubeResource)
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := &upstream.Server{URL: at, Plain: &http.Transport{DisableCompression: true}, Lists: &http.Transport{DisableCompression: true}, Upgrade: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
+	up := &upstream.Server{URL: at, Plain: &http.Transport{DisableCompression: true}, Upgrade: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
 	p.visit = func() Visit {
 		return Visit{Context: ctx, From: netip.MustParseAddr("203.0.113.7"), Server: func() (*upstream.Server, error) { return up, nil }, Cluster: &target.KubeCluster{Name: "dev"},
 			User: &identity.User{Name: "alice", Kind: identity.Human, Roles: []string{"devs"}, Validity: identity.Validity{IssuedAt: start, Expires: start.Add(time.Hour)}}}
@@ -273,6 +274,7 @@ func TestFilter(t *testing.T) {
 		"/api/v1/configmaps": `{"kind":"Table","columnDefinitions":[],"rows":[{"cells":[1],"object":` + object("dev", "web") + `},{"cells":[2],"object":` + object("prod", "x") + `},{"cells":[3]}]}`,
 		"/api/v1/secrets":    `{"kind":"SecretList","items":{}}`,
 		"/api/v1/events":     `{"kind":"Strange"}`,
+		"/api/v1/endpoints":  `{"kind":"EndpointsList","items":[` + object("dev", "web") + `,{"meta`,
 		"/api/v1/services":   `{"kind":"ServiceList","items":[],"rows":[` + object("prod", "x") + `]}`,
 	}
 	p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
@@ -296,7 +298,7 @@ func TestFilter(t *testing.T) {
 	}{
 		{"/api/v1/pods", 200, `{"apiVersion":"v1","items":[` + object("dev", "web") + `,` + object("dev", "db") + `],"kind":"PodList","metadata":{"resourceVersion":"7"}}`},
 		{"/api/v1/configmaps", 200, `{"columnDefinitions":[],"kind":"Table","rows":[{"cells":[1],"object":` + object("dev", "web") + `}]}`},
-		{"/api/v1/secrets", 403, "could not be looked through"}, {"/api/v1/events", 403, "could not be looked through"}, {"/api/v1/services", 403, "could not be looked through"},
+		{"/api/v1/secrets", 403, "could not be looked through"}, {"/api/v1/events", 403, "could not be looked through"}, {"/api/v1/endpoints", 403, "could not be looked through"}, {"/api/v1/services", 403, "could not be looked through"},
 		{"/api/v1/pods?protobuf=1", 403, "cannot be looked through"},
 	} {
 		res, body := p.asks(get(c.path))
@@ -551,4 +553,29 @@ func TestNoWay(t *testing.T) {
 	}
 	a.Close()
 	<-served
+}
+
+// TestTransport: what may take long, or be something that is not to be done twice, is not on the connections for short reads.
+func TestTransport(t *testing.T) {
+	server := &upstream.Server{Plain: &http.Transport{}, Short: &http.Transport{}, Upgrade: &http.Transport{}}
+	names := map[*http.Transport]string{server.Plain: "plain", server.Short: "short", server.Upgrade: "upgrade"}
+	for _, c := range [][3]string{
+		{"GET", "/api/v1/namespaces/dev/pods/web", "short"}, {"GET", "/api/v1/pods", "short"}, {"GET", "/version", "short"},
+		{"GET", "/api/v1/pods?watch=1", "plain"}, {"GET", "/api/v1/namespaces/dev/pods/web/log?follow=true", "plain"}, {"HEAD", "/api/v1/pods", "plain"},
+		{"GET", "/api/v1/namespaces/dev/services/web/proxy/", "plain"}, {"POST", "/api/v1/namespaces/dev/pods", "plain"}, {"DELETE", "/api/v1/namespaces/dev/pods/web", "plain"},
+		{"GET", "/api/v1/namespaces/dev/pods/web/exec", "upgrade"},
+	} {
+		at, err := url.Parse(c[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := request.Parse(c[0], at.EscapedPath(), at.Query())
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &exchange{request: q, server: server}
+		if got := names[x.transport(c[0])]; got != c[2] {
+			t.Errorf("%s %s goes %s", c[0], c[1], got)
+		}
+	}
 }

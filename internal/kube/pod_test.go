@@ -264,7 +264,7 @@ func (p *pod) spdy(w http.ResponseWriter, r *http.Request, command []string) {
 	}
 	select {
 	case <-gone:
-	case <-time.After(2 * time.Second):
+	case <-time.After(300 * time.Millisecond): // spdystream reads no end while nobody reads what came before it
 	}
 }
 

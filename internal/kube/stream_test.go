@@ -264,6 +264,7 @@ func TestA52Refused(t *testing.T) {
 	}
 	for _, headers := range [][]string{
 		append(slices.Clone(opens[:4]), "Sec-WebSocket-Protocol: v4.base64.channel.k8s.io"), opens[:4], append(slices.Clone(opens), "Upgrade: SPDY/3.1"),
+		append(slices.Clone(opens), "Origin: https://page.example"),
 		{"Upgrade: SPDY/3.1", "Connection: Upgrade"}, {"Upgrade: h2c", "Connection: Upgrade"}, {"Upgrade: SPDY/3.1", "Connection: Upgrade", "X-Stream-Protocol-Version: v9.channel.k8s.io"},
 		{"Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io"}, {opens[0], opens[1], opens[2], opens[4]}, {opens[0], opens[1], opens[3], opens[4]},
 		{"Upgrade: SPDY/3.1", "Connection: Upgrade", "X-Stream-Protocol-Version: v4.channel.k8s.io", "Transfer-Encoding: chunked"},
@@ -638,6 +639,35 @@ func TestEarlyEnd(t *testing.T) {
 		}
 		ended(t)
 	}
+}
+
+// TestClose: a door that closes tells who uses a stream, waits until that is over, and takes no other.
+func TestClose(t *testing.T) {
+	p := newPlace(t, (&pod{t: t}).ServeHTTP)
+	tape, _ := p.recorded()
+	c := p.exec("v5.channel.k8s.io", "stdin=1&stdout=1&command=cat")
+	conn := p.forwarder(false)
+	live := connects(t, conn, "1", "80")
+	if _, err := io.ReadFull(live, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	p.door.Close()
+	if ends := p.log.kinds(event.SessionEnd); len(ends) != 2 || ends[0].Reason != "stopping" || ends[1].Reason != "stopping" {
+		t.Errorf("on record: %+v", ends)
+	}
+	if ch, got := c.next(); ch != 3 || !strings.Contains(got, "is stopping") {
+		t.Errorf("%d %q", ch, got)
+	}
+	if _, err := io.ReadAll(live); err != nil {
+		t.Error(err)
+	}
+	if tape.closed != 1 {
+		t.Error("the tape is not closed")
+	}
+	if _, _, err := p.websocket("v5.channel.k8s.io", "exec", "stdout=1&command=both"); err == nil {
+		t.Error("another one begins")
+	}
+	ended(t)
 }
 
 // TestUnread: a client that is still sending when its command is over is read on for a while: a connection that is closed with

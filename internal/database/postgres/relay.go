@@ -232,7 +232,7 @@ func (r *relay) forward(in *inbox) (need int, err error) {
 			begin = in.from
 		}
 		if m.kind == 'X' {
-			r.ending.told.Store(true) // that the server goes now is no news
+			r.ending.told.Store(true)               // that the server goes now is no news
 			_ = r.toUpstream(in.buf[begin:in.from]) // it ends either way
 			return 0, errOver
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -82,6 +83,10 @@ func socket(r *http.Request) error {
 		return errors.New("a WebSocket without a key")
 	case !websocket.IsWebSocketUpgrade(r):
 		return errors.New("no opening of a WebSocket")
+	case len(r.Header["Origin"]) > 0: // a web page's, which is to be this door's own
+		if from, err := url.Parse(r.Header.Get("Origin")); err != nil || !strings.EqualFold(from.Host, r.Host) {
+			return errors.New("a WebSocket of another origin")
+		}
 	}
 	return nil
 }

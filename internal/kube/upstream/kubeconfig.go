@@ -23,12 +23,12 @@ import (
 )
 
 // Server is one API server, reached as the agent. Requests go through Plain, those that upgrade their connection through
-// Upgrade, and lists, which are long, through Lists; both of these speak HTTP/1.1 alone.
+// Upgrade, which speaks HTTP/1.1 alone; reads that are over soon through Short, where there is one, which costs less for each.
 type Server struct {
 	URL     *url.URL
 	Plain   *http.Transport
+	Short   *http.Transport
 	Upgrade *http.Transport
-	Lists   *http.Transport
 	token   func() (string, error)
 	files   files // that it was made of, but for a token's, which is read again by itself
 }
@@ -49,8 +49,10 @@ func (s *Server) Authorize(h http.Header) error {
 // Close gives the connections back.
 func (s *Server) Close() {
 	s.Plain.CloseIdleConnections()
+	if s.Short != nil {
+		s.Short.CloseIdleConnections()
+	}
 	s.Upgrade.CloseIdleConnections()
-	s.Lists.CloseIdleConnections()
 }
 
 // file is a kubeconfig, as far as an agent can use it.
@@ -220,12 +222,12 @@ func New(base *url.URL, conf *tls.Config) *Server {
 	only.ClientSessionCache = tls.NewLRUClientSessionCache(8) // each stream is a connection of its own
 	h1 := new(http.Protocols)
 	h1.SetHTTP1(true)
-	// Go's HTTP/2 client answers each 16 KiB of a long answer with updates of its windows, which is half of what a list costs. That
-	// a server goes away between two lists hurts none: they are asked for again.
-	lists := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1, TLSHandshakeTimeout: 10 * time.Second,
-		ResponseHeaderTimeout: 90 * time.Second, MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true}
-	return &Server{URL: base, Plain: plain, Lists: lists, Upgrade: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1,
-		TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true, DisableKeepAlives: true}}
+	// An API server answers a read within a minute (--request-timeout), and keeps a connection that is not used for 90 s.
+	short := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1, TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
+		MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 2 * time.Minute}
+	upgrade := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: only, Protocols: h1, TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
+		DisableKeepAlives: true}
+	return &Server{URL: base, Plain: plain, Short: short, Upgrade: upgrade}
 }
 
 // The files that a pod finds of its cluster (kubernetes.io/docs, "Accessing the Kubernetes API from a Pod").

@@ -64,7 +64,7 @@ func TestOpen(t *testing.T) {
 		if h := <-got; h != c.want {
 			t.Errorf("%s: %q", c.name, h)
 		}
-		for way, want := range map[*http.Transport]int{s.Plain: 2, s.Lists: 1, s.Upgrade: 1} {
+		for way, want := range map[*http.Transport]int{s.Plain: 2, s.Short: 1, s.Upgrade: 1} {
 			res, err := way.RoundTrip(req)
 			if err != nil {
 				t.Fatalf("%s: %v", c.name, err)

@@ -109,7 +109,7 @@ func page(ctx context.Context, r *recordings.Recordings, q recording.Query, limi
 func table(w io.Writer, list []recording.Entry) {
 	var rows [][]string
 	for _, e := range list {
-		rows = append(rows, []string{e.Name, e.Time.Local().Format("2006-01-02 15:04:05 MST"), e.User, where(e), length(e), what(e)})
+		rows = append(rows, []string{brief(e.Name), e.Time.Local().Format("2006-01-02 15:04:05 MST"), e.User, where(e), length(e), what(e)})
 	}
 	console.Table(w, []string{"Session", "Began", "User", "Where", "Length", "What"}, rows)
 }
@@ -180,7 +180,13 @@ func (a commands) playCommand() *cobra.Command {
 // shortest is how much of a session's id names it.
 const shortest = 8
 
-// find is the name of the recording that a person means by a name, or by the beginning of a session's id.
+// brief is a name as listings show it: the beginning of the session's id, and the number of a further recording.
+func brief(name string) string {
+	id := recording.SessionOf(name)
+	return id[:min(shortest, len(id))] + name[len(id):]
+}
+
+// find is the name of the recording that a person means by a name, or by the beginning of one, or as listings show it.
 func find(ctx context.Context, r *recordings.Recordings, name string) (string, error) {
 	name = strings.ToLower(name)
 	if recording.ValidName(name) {
@@ -197,6 +203,16 @@ func find(ctx context.Context, r *recordings.Recordings, name string) (string, e
 	for _, e := range list {
 		names = append(names, e.Name)
 	}
+	if base, number, ok := cutLast(name, "-"); ok && len(names) == 0 && len(base) >= shortest {
+		if list, _, err = page(ctx, r, recording.Query{Session: base}, 0); err != nil {
+			return "", err
+		}
+		for _, e := range list {
+			if e.Name[len(recording.SessionOf(e.Name)):] == "-"+number {
+				names = append(names, e.Name)
+			}
+		}
+	}
 	switch len(names) {
 	case 1:
 		return names[0], nil
@@ -204,6 +220,14 @@ func find(ctx context.Context, r *recordings.Recordings, name string) (string, e
 		return "", fault.New(fault.NotFound, "recording %q not found", name).WithReason("not_found").WithFix("tsh recordings ls")
 	}
 	return "", fault.New(fault.Conflict, "several recordings begin with %q", name).WithReason("ambiguous").WithCause("%s", strings.Join(names, ", "))
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
 }
 
 func (a commands) play(ctx context.Context, name string, f playFlags) error {

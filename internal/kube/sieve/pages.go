@@ -1,4 +1,4 @@
-package kube
+package sieve
 
 import (
 	"crypto/aes"
@@ -7,14 +7,14 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"net/http"
 )
 
-// pages seals the ways to the next page of lists that are looked through: the API server writes the name of the last object
+// Pages seals the ways to the next page of lists that are looked through: the API server writes the name of the last object
 // into them, which may be one that is withheld.
-type pages struct{ cipher.AEAD }
+type Pages struct{ cipher.AEAD }
 
-func newPages() pages {
+// NewPages seals by a key of its own.
+func NewPages() Pages {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
 	block, err := aes.NewCipher(key)
@@ -25,26 +25,27 @@ func newPages() pages {
 	if err != nil {
 		panic(err) // of the block's size alone
 	}
-	return pages{aead}
+	return Pages{aead}
 }
 
-func (p pages) seal(token string) string {
+func (p Pages) seal(token string) string {
 	nonce := make([]byte, p.NonceSize())
 	_, _ = rand.Read(nonce) // never fails
-	return base64.RawURLEncoding.EncodeToString(p.Seal(nonce, nonce, []byte(token), nil))
+	return base64.RawURLEncoding.EncodeToString(p.AEAD.Seal(nonce, nonce, []byte(token), nil))
 }
 
-func (p pages) open(sealed string) (string, error) {
+// Continue gives back what a way to a next page sealed.
+func (p Pages) Continue(sealed string) (string, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(sealed)
 	if err != nil || len(raw) < p.NonceSize() {
 		return "", errors.New("no way to a next page of this door's")
 	}
-	token, err := p.Open(nil, raw[:p.NonceSize()], raw[p.NonceSize():], nil)
+	token, err := p.AEAD.Open(nil, raw[:p.NonceSize()], raw[p.NonceSize():], nil)
 	return string(token), err
 }
 
 // hide takes out of a list's metadata what tells of objects that are not in it: the last one's name, and how many follow.
-func (p pages) hide(raw json.RawMessage) (json.RawMessage, error) {
+func (p Pages) hide(raw json.RawMessage) (json.RawMessage, error) {
 	var meta map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &meta); err != nil || meta == nil {
 		return raw, err
@@ -61,20 +62,4 @@ func (p pages) hide(raw json.RawMessage) (json.RawMessage, error) {
 		meta["continue"], _ = json.Marshal(token)
 	}
 	return json.Marshal(meta)
-}
-
-// page is the query to send on in the place of the client's, with the way to the next page as the server gave it; empty
-// where the client's is to stay.
-func (x *exchange) page(r *http.Request) (string, error) {
-	q := r.URL.Query()
-	at, has := q["continue"]
-	if !has || len(at) == 1 && at[0] == "" || !x.session.Filters() {
-		return "", nil
-	}
-	if len(at) != 1 {
-		return "", errors.New("continue is there more than once")
-	}
-	token, err := x.door.pages.open(at[0])
-	q.Set("continue", token)
-	return q.Encode(), err
 }
