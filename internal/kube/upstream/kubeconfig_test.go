@@ -25,7 +25,9 @@ func config(cluster, user string) string {
 // TestOpen reaches a server by a file: its authority, and a token that is in the file or beside it.
 func TestOpen(t *testing.T) {
 	got := make(chan string, 1)
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Get("Authorization") }))
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Get("Authorization") }))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
 	defer srv.Close()
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
 	dir := t.TempDir()
@@ -61,6 +63,16 @@ func TestOpen(t *testing.T) {
 		res.Body.Close()
 		if h := <-got; h != c.want {
 			t.Errorf("%s: %q", c.name, h)
+		}
+		for way, want := range map[*http.Transport]int{s.Plain: 2, s.Short: 1, s.Upgrade: 1} {
+			res, err := way.RoundTrip(req)
+			if err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			res.Body.Close()
+			if <-got; res.ProtoMajor != want {
+				t.Errorf("%s: HTTP/%d, not %d", c.name, res.ProtoMajor, want)
+			}
 		}
 		s.Close()
 	}
