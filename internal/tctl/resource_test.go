@@ -57,7 +57,7 @@ func TestCreate(t *testing.T) {
 	if r := w.run(strings.Replace(doc("d"), "roles", "rolls", 1), "create", "-"); r.code != 1 || !strings.Contains(r.err, `line 4: spec: unknown field "rolls"`) {
 		t.Errorf("status %d\n%s", r.code, r.err)
 	}
-	if r := w.run("kind: role\nversion: v7\nmetadata: {name: r}\nspec: {options: {record_session: strict}}\n", "create", "-"); r.code != 1 || !strings.Contains(r.err, "is not enforced by this build") {
+	if r := w.run("kind: role\nversion: v7\nmetadata: {name: r}\nspec: {options: {require_session_mfa: true}}\n", "create", "-"); r.code != 1 || !strings.Contains(r.err, "is not enforced by this build") {
 		t.Errorf("status %d\n%s", r.code, r.err)
 	}
 	if out := w.ok("rm", "user/a"); out != "user \"a\" has been removed\n" {
