@@ -186,7 +186,7 @@ func (s *Session) over(cause error) {
 	// The session is over whether or not this can be written; the start is on record.
 	ctx, done := context.WithTimeout(context.WithoutCancel(s.ctx), 10*time.Second)
 	defer done()
-	_ = s.Record(ctx, ev)
+	_ = s.Note(ctx, ev)
 }
 
 func (s *Session) finish(why error) { s.cancel(why) }
