@@ -102,15 +102,15 @@ func (s servers) Password(*target.DatabaseServer, string) (string, bool, error) 
 // agent is a door with gate, picture and audit log, as an agent has them.
 func (p *place) agent(up *tls.Config) (func(net.Conn), error) {
 	ctx, all := context.Background(), []string{"*"}
-	g, who, err := rig.Gate(ctx, p.Dir, identity.RoleDB, role.Role{Allow: role.Conditions{DBLabels: label.Selector{"*": {"*"}}, DBUsers: all, DBNames: all}})
+	self, err := rig.NewAgent(ctx, p.Dir, identity.RoleDB, role.Role{Allow: role.Conditions{DBLabels: label.Selector{"*": {"*"}}, DBUsers: all, DBNames: all}})
 	if err != nil {
 		return nil, err
 	}
-	door := database.New(database.Config{Gate: g, Servers: servers{p.Server, up},
+	door := database.New(database.Config{Gate: self.Gate, Servers: servers{p.Server, up},
 		Engines: map[target.Protocol]database.Engine{target.MySQL: mysql.Engine{}, target.Redis: redis.Engine{}}})
 	db := &target.DatabaseServer{Name: "bench", Protocol: p.Protocol, URI: p.Server}
 	return func(c net.Conn) {
-		door.Serve(ctx, c, database.Visit{User: who, From: netip.MustParseAddr("192.0.2.1"), Database: db})
+		door.Serve(ctx, c, database.Visit{User: self.User, From: netip.MustParseAddr("192.0.2.1"), Database: db})
 	}, nil
 }
 

@@ -89,7 +89,7 @@ func (p *place) agent() (func(*tls.Conn), error) {
 		is.Allow.KubernetesResources = []role.KubeResource{{Kind: "pods", Namespace: all, Name: all, Verbs: []string{all}}}
 	}
 	ctx := context.Background()
-	g, who, err := rig.Gate(ctx, p.Dir, identity.RoleKube, is)
+	self, err := rig.NewAgent(ctx, p.Dir, identity.RoleKube, is)
 	if err != nil {
 		return nil, err
 	}
@@ -98,14 +98,14 @@ func (p *place) agent() (func(*tls.Conn), error) {
 	if err != nil {
 		return nil, err
 	}
-	d := door.New(door.Config{Gate: g, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	d := door.New(door.Config{Gate: self.Gate, Log: slog.New(slog.DiscardHandler), Now: time.Now, Record: door.Recorded(self.Recorder)})
 	from := netip.MustParseAddr("192.0.2.1")
 	return func(c *tls.Conn) {
 		if c.Handshake() != nil {
 			c.Close()
 			return
 		}
-		v := door.Visit{Context: ctx, User: who, From: from, Cluster: k, Server: func() (*upstream.Server, error) { return up, nil }}
+		v := door.Visit{Context: ctx, User: self.User, From: from, Cluster: k, Server: func() (*upstream.Server, error) { return up, nil }}
 		if c.ConnectionState().NegotiatedProtocol != tunnel.ALPNMux {
 			d.Serve(c, v)
 			return

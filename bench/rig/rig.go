@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -25,9 +26,12 @@ import (
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/gate"
+	"github.com/sallyport/sallyport/internal/gate/recorder"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/peer/authority"
+	"github.com/sallyport/sallyport/internal/recording"
+	tape "github.com/sallyport/sallyport/internal/recording/spool"
 	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/snapshot"
 )
@@ -217,18 +221,36 @@ func RSS(pid int) int {
 
 const host = "6f0f4a8e-6c2c-4b8c-9d51-5f1f7f9d2c11"
 
-// Gate is a gate with picture and audit log, in dir, as an agent of a part has them; the one role is alice's.
-func Gate(ctx context.Context, dir string, part identity.HostRole, is role.Role) (*gate.Gate, *identity.User, error) {
+// Agent is what an agent of a part has: a gate with picture and audit log, what records sessions, and alice.
+type Agent struct {
+	Gate     *gate.Gate
+	Recorder *recorder.Recorder
+	User     *identity.User
+}
+
+// NewAgent makes an agent whose files are in dir; the one role is alice's.
+func NewAgent(ctx context.Context, dir string, part identity.HostRole, is role.Role) (*Agent, error) {
+	key, err := recording.NewIdentity(nil)
+	if err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	is.Name = "access"
 	mirror := snapshot.NewMirror(func() time.Duration { return time.Since(began) })
 	mirror.Apply(snapshot.Change{Revision: 1, Complete: true, Put: []*manifest.Resource{
-		manifest.New(&cluster.Settings{DeviceTrust: cluster.DeviceTrust{Mode: device.ModeOff}}, 0), manifest.New(&is, 0)}})
+		manifest.New(&cluster.Settings{DeviceTrust: cluster.DeviceTrust{Mode: device.ModeOff}}, 0), manifest.New(&is, 0)}, Authorities: &snapshot.Authorities{Recording: key.Recipient()}})
 	mirror.Confirm(mirror.Now())
 	log, err := spool.Open(spool.Config{Dir: dir, Writer: host, Cluster: "example.com", Now: time.Now, Max: 1 << 40})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	tapes, err := tape.Open(tape.Config{Dir: filepath.Join(dir, "recordings"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = tapes.Run(ctx, func(_ context.Context, p recording.Piece) (int64, error) { return p.Offset + int64(len(p.Data)), nil })
+	}()
 	go func() { // auth takes what is durable, as a cluster's would
 		_ = log.Run(ctx, func(_ context.Context, entries []event.Entry) (uint64, error) {
 			return entries[len(entries)-1].Seq, nil
@@ -239,8 +261,9 @@ func Gate(ctx context.Context, dir string, part identity.HostRole, is role.Role)
 			mirror.Confirm(mirror.Now())
 		}
 	}()
-	g := gate.New(mirror, log, identity.Host{ID: host, Role: part, Name: "agent", Cluster: "example.com"}, time.Now)
+	self := identity.Host{ID: host, Role: part, Name: "agent", Cluster: "example.com"}
+	g := gate.New(mirror, log, self, time.Now)
 	go g.Run(ctx)
-	return g, &identity.User{Name: "alice", Cluster: "example.com", Kind: identity.Human, Roles: []string{"access"}, KeyPolicy: identity.KeyAnywhere,
-		Validity: identity.Validity{IssuedAt: began, Expires: began.Add(24 * time.Hour)}}, nil
+	return &Agent{g, &recorder.Recorder{Spool: tapes, Pictures: mirror, Host: self, Now: time.Now}, &identity.User{Name: "alice", Cluster: "example.com", Kind: identity.Human, Roles: []string{"access"}, KeyPolicy: identity.KeyAnywhere,
+		Validity: identity.Validity{IssuedAt: began, Expires: began.Add(24 * time.Hour)}}}, nil
 }
