@@ -29,6 +29,7 @@ const (
 	maxPiece     = 2 << 20
 	sendAfter    = 10 * time.Second // how long less waits
 	closeTime    = 5 * time.Second
+	maxSyncs     = 32
 	firstRetry   = time.Second
 	longestRetry = time.Minute
 	refusedRetry = time.Hour // what auth refuses stays here, for a person to look at, and is tried again
@@ -45,6 +46,8 @@ type Config struct {
 type Spool struct {
 	cfg  Config
 	news chan struct{} // rung, at most once ahead, when something may have become due
+	// Each fsync holds a thread of the system; a disk that hangs must not hold thousands.
+	syncs chan struct{}
 
 	mu      sync.Mutex
 	waiting map[string]*waiting // guarded by mu: by name
@@ -76,7 +79,7 @@ func Open(cfg Config) (*Spool, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make recording spool: %w", err)
 	}
-	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), waiting: map[string]*waiting{}}
+	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), syncs: make(chan struct{}, maxSyncs), waiting: map[string]*waiting{}}
 	entries, err := os.ReadDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("read recording spool: %w", err)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -189,7 +190,9 @@ func TestSpool(t *testing.T) {
 		code := 3
 		tape.End(recording.End{ExitCode: &code})
 		tape.End(recording.End{})
-		tape.Shown(recording.Output, []byte("late"))
+		if err := tape.Shown(recording.Output, []byte("late")); err == nil {
+			t.Error("what comes behind the end is to go on")
+		}
 		synctest.Wait()
 		raw, over = p.has(session)
 		kept, lost, end, err := p.streams(raw)
@@ -317,7 +320,12 @@ func TestSpoolFull(t *testing.T) {
 	if _, err := p.Begin(start(recording.Name(session, 2)), p.to, nil); !fault.Because(err, "recording_full") {
 		t.Errorf("%v", err)
 	}
-	tape.Shown(recording.Output, []byte("more"))
+	if err := tape.Shown(recording.Output, []byte("more")); !fault.Because(err, "recording_full") {
+		t.Errorf("what is missing is to go on: %v", err)
+	}
+	if err := tape.Shown(0, nil); !fault.Because(err, "recording_full") {
+		t.Errorf("it still goes: %v", err)
+	}
 	tape.End(recording.End{})
 	p.tapes.Wait()
 	if len(told) != 0 {
@@ -507,4 +515,41 @@ func TestSpoolOneBad(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSpoolIdle: a session that showed much and shows nothing now holds no buffers.
+func TestSpoolIdle(t *testing.T) {
+	const many = 64
+	p := newPlace(t, t.TempDir(), 0)
+	noise := make([]byte, 400<<10)
+	for i, x := 0, uint32(1); i < len(noise); i++ {
+		x = x*1664525 + 1013904223
+		noise[i] = byte(x >> 24)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var tapes []*Tape
+	for n := range many {
+		tape := p.begin(start(recording.Name(session, n+1)), nil)
+		_ = tape.Shown(recording.Output, noise)
+		tape.ring()
+		for size := int64(0); size < int64(len(noise)); { // until it is written
+			p.Spool.mu.Lock()
+			size = p.waiting[recording.Name(session, n+1)].size
+			p.Spool.mu.Unlock()
+		}
+		tapes = append(tapes, tape)
+	}
+	for range 3 { // pools forget in two
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (int64(after.HeapInuse) - int64(before.HeapInuse)) / many; each > 64<<10 {
+		t.Errorf("an idle session holds %d bytes", each)
+	}
+	for _, tape := range tapes {
+		tape.End(recording.End{})
+	}
+	p.tapes.Wait()
 }
