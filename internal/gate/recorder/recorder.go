@@ -153,7 +153,9 @@ func (r *Recording) Shown(stream recording.Kind, p []byte) error {
 
 // Taker reads from from, and shows the recording what was read first: nothing is done unrecorded. With a zero stream it only
 // sees that the recording still goes.
-func (r *Recording) Taker(from io.Reader, stream recording.Kind) io.Reader { return taker{from, r, stream} }
+func (r *Recording) Taker(from io.Reader, stream recording.Kind) io.Reader {
+	return taker{from, r, stream}
+}
 
 type taker struct {
 	io.Reader

@@ -472,10 +472,15 @@ func TestSpoolOneBad(t *testing.T) {
 		send  func(p *place, m recording.Piece) (int64, error)
 		stays bool
 	}{
-		"a fault of auth's": {send: func(*place, recording.Piece) (int64, error) { return 0, fault.New(fault.Internal, "shorter than it was") }, stays: true},
-		"no progress":       {send: func(*place, recording.Piece) (int64, error) { return 0, nil }, stays: true},
-		"gone":              {spoil: func(p *place) { _ = os.Remove(p.file(bad)) }},
-		"torn": {spoil: func(p *place) { _ = os.WriteFile(p.file(bad), make([]byte, 3<<20), 0o600); p.waiting[bad].size = 3 << 20 },
+		"a fault of auth's": {send: func(*place, recording.Piece) (int64, error) {
+			return 0, fault.New(fault.Internal, "shorter than it was")
+		}, stays: true},
+		"no progress": {send: func(*place, recording.Piece) (int64, error) { return 0, nil }, stays: true},
+		"gone":        {spoil: func(p *place) { _ = os.Remove(p.file(bad)) }},
+		"torn": {spoil: func(p *place) {
+			_ = os.WriteFile(p.file(bad), make([]byte, 3<<20), 0o600)
+			p.waiting[bad].size = 3 << 20
+		},
 			send: func(*place, recording.Piece) (int64, error) { return 0, nil }, stays: true},
 		"auth has more": {send: func(_ *place, m recording.Piece) (int64, error) { return 1 << 20, nil }},
 	} {
