@@ -128,12 +128,22 @@ func (s *Service) Take(ctx context.Context, host identity.Host, p recording.Piec
 	if e != nil && e.Host != host.ID {
 		return 0, fault.New(fault.Denied, "recording %s is not of this agent", p.Name).WithReason("foreign_recording")
 	}
+	var was *entry
+	if e != nil && e.State == recording.Going && s.lacks(e) { // its agent still has all of it
+		was, e = e, nil
+	}
 	switch {
 	case e == nil && p.Offset != 0:
 		return 0, nil
 	case e == nil:
 		if e, err = s.begin(host, p.Name, p.Data); err != nil {
 			return 0, err
+		}
+		if was != nil && was.key() != e.key() {
+			return 0, bad("another recording by the name of one")
+		}
+		if was != nil {
+			e.revision = was.revision
 		}
 		progress, err := recording.Progress{}.Advance(bytes.NewReader(p.Data[e.Length:]))
 		if err != nil {
@@ -149,6 +159,12 @@ func (s *Service) Take(ctx context.Context, host identity.Host, p recording.Piec
 		}
 	}
 	return s.keep(ctx, e, p.Data, p.Last)
+}
+
+// lacks reports whether less of a recording is there than was kept: the directory is older than the state, or damaged.
+func (s *Service) lacks(e *entry) bool {
+	info, err := os.Stat(s.file(e.Name))
+	return errors.Is(err, os.ErrNotExist) || err == nil && info.Size() < e.Length
 }
 
 func bad(why string) error {
@@ -209,8 +225,8 @@ func (s *Service) keep(ctx context.Context, e *entry, piece []byte, last bool) (
 	}
 	if !last {
 		_, err = s.Store.Txn(ctx, ops)
-	} else {
-		_, err = s.Audit.Record(ctx, e.event(), ops...)
+	} else { // also where the agent waited no longer for the sum of a long one: it would ask for it anew each time
+		_, err = s.Audit.Record(context.WithoutCancel(ctx), e.event(), ops...)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("keep recording %s: %w", e.Name, err)

@@ -502,3 +502,88 @@ func TestSweep(t *testing.T) {
 		t.Errorf("%d %v", n, err)
 	}
 }
+
+// TestArchiveRestored: where the directory is older than the state, or was lost, what still goes on is sent anew from its beginning.
+func TestArchiveRestored(t *testing.T) {
+	for name, harm := range map[string]func(file string) error{
+		"gone":  os.Remove,
+		"short": func(file string) error { return os.Truncate(file, 10) },
+		"empty": func(file string) error { return os.Truncate(file, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			parts := p.made(p.start(1))
+			first := len(parts[0]) + len(parts[1])
+			if have, err := p.take(nodeA, id(1), 0, false, slices.Concat(parts[0], parts[1])); err != nil || have != first {
+				t.Fatal(have, err)
+			}
+			if err := harm(p.file(id(1))); err != nil {
+				t.Fatal(err)
+			}
+			if have, err := p.take(nodeA, id(1), first, true, parts[2]); err != nil || have != 0 {
+				t.Fatalf("auth says it has %d, %v", have, err)
+			}
+			other := p.start(1)
+			other.Time = other.Time.Add(time.Hour)
+			if _, err := p.take(nodeA, id(1), 0, true, bytes.Join(p.made(other), nil)); err == nil {
+				t.Error("another recording takes its place")
+			}
+			if _, err := p.take(nodeB, id(1), 0, true, bytes.Join(parts, nil)); !fault.Because(err, "foreign_recording") {
+				t.Error(err)
+			}
+			if have, err := p.take(nodeA, id(1), 0, true, bytes.Join(parts, nil)); err != nil || have != first+len(parts[2]) {
+				t.Fatal(have, err)
+			}
+			if out, err := p.reads(p.who("carol", "auditor"), id(1)); out != "hello" || !errors.Is(err, io.EOF) {
+				t.Errorf("%q %v", out, err)
+			}
+		})
+	}
+}
+
+// hangsUp ends a call's context while its recording is written down.
+type hangsUp struct {
+	*place
+	stop func()
+}
+
+// Record is of Audit.
+func (h hangsUp) Record(ctx context.Context, ev event.Event, ops ...store.Op) (uint64, error) {
+	h.stop()
+	return h.place.Record(ctx, ev, ops...)
+}
+
+// TestArchivePatience: that a recording is over is kept also where its agent waited no longer.
+func TestArchivePatience(t *testing.T) {
+	p := newPlace(t)
+	ctx, stop := context.WithCancel(t.Context())
+	p.Audit = hangsUp{p, stop}
+	all := bytes.Join(p.made(p.start(1)), nil)
+	_, _ = p.Take(ctx, host(nodeA), recording.Piece{Name: id(1), Data: all, Last: true})
+	e, err := p.find(t.Context(), id(1))
+	if err != nil || e == nil || e.State != recording.Whole {
+		t.Errorf("%+v %v", e, err)
+	}
+}
+
+// TestSweepLate: what more came of since it was listed stays, its file with it.
+func TestSweepLate(t *testing.T) {
+	p := newPlace(t)
+	parts := p.made(p.start(1))
+	if _, err := p.take(nodeA, id(1), 0, false, parts[0]); err != nil {
+		t.Fatal(err)
+	}
+	old, err := p.find(t.Context(), id(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.take(nodeA, id(1), len(parts[0]), true, slices.Concat(parts[1], parts[2])); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.remove(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := p.reads(p.who("carol", "auditor"), id(1)); out != "hello" || !errors.Is(err, io.EOF) {
+		t.Errorf("%q %v", out, err)
+	}
+}

@@ -68,6 +68,9 @@ func (s *Service) Sweep(ctx context.Context, keep time.Duration) (removed int, e
 // remove removes the file first: an entry without one says that it is gone, a file without an entry nobody would find.
 func (s *Service) remove(ctx context.Context, e *entry) error {
 	defer s.busy.lock(e.Name)()
+	if is, err := s.find(ctx, e.Name); err != nil || is == nil || is.revision != e.revision { // more of it came just now
+		return err
+	}
 	if err := os.Remove(s.file(e.Name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove recording: %w", err)
 	}

@@ -328,17 +328,26 @@ type tape struct {
 	sizes  []string
 	exits  []int
 	closed int
+	broken error // what Shown answers
+	deaf   bool
 }
 
 func newTape() *tape { return &tape{shown: map[stream.Stream]*bytes.Buffer{}} }
 
-func (t *tape) Shown(s stream.Stream, p []byte) {
+func (t *tape) Shown(s stream.Stream, p []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.shown[s] == nil {
 		t.shown[s] = &bytes.Buffer{}
 	}
 	t.shown[s].Write(p)
+	return t.broken
+}
+
+func (t *tape) Unheard() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deaf = true
 }
 
 func (t *tape) Resized(c, r uint16) {

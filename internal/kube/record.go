@@ -26,7 +26,7 @@ func Recorded(r *recorder.Recorder) func(context.Context, Start) (stream.Tape, e
 		if by == nil || err != nil {
 			return nil, err
 		}
-		return &reel{by: by, session: s.Session, tty: s.TTY}, nil
+		return &reel{by: by, session: s.Session, echo: s.TTY && s.Stdout && !s.Attach}, nil
 	}
 }
 
@@ -34,21 +34,27 @@ func Recorded(r *recorder.Recorder) func(context.Context, Start) (stream.Tape, e
 type reel struct {
 	by      *recorder.Recording
 	session *gate.Session
-	tty     bool
+	echo    bool // a terminal shows what is typed, but for secrets
 	exit    *int
 }
 
-// Shown is of stream.Tape. A terminal shows what is typed, but for secrets.
-func (t *reel) Shown(s stream.Stream, p []byte) {
+// Shown is of stream.Tape.
+func (t *reel) Shown(s stream.Stream, p []byte) error {
 	switch {
 	case s == stream.Stdout:
-		t.by.Shown(recording.Output, p)
+		return t.by.Shown(recording.Output, p)
 	case s == stream.Stderr:
-		t.by.Shown(recording.Errors, p)
-	case s == stream.Stdin && !t.tty:
-		t.by.Shown(recording.Input, p)
+		return t.by.Shown(recording.Errors, p)
+	case s == stream.Stdin && t.echo:
+		return t.by.Shown(0, nil)
+	case s == stream.Stdin:
+		return t.by.Shown(recording.Input, p)
 	}
+	return nil
 }
+
+// Unheard is of stream.Tape.
+func (t *reel) Unheard() { t.echo = false }
 
 // Resized is of stream.Tape.
 func (t *reel) Resized(columns, rows uint16) { t.by.Resized(uint32(columns), uint32(rows)) }

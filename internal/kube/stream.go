@@ -19,6 +19,7 @@ type Start struct {
 	Session        *gate.Session
 	Cluster        string
 	Namespace, Pod string
+	Attach         bool // to what runs: whether that has a terminal is not for the client to say
 	request.Options
 }
 
@@ -56,7 +57,7 @@ func (x *exchange) tape(ctx context.Context) (stream.Tape, error) {
 	}
 	o := x.request.Object
 	return x.door.Record(ctx, Start{Session: x.session, Cluster: x.visit.Cluster.Name,
-		Namespace: o.Namespace, Pod: o.Name, Options: x.request.Options})
+		Namespace: o.Namespace, Pod: o.Name, Attach: x.request.Stream == request.Attach, Options: x.request.Options})
 }
 
 // open asks the server first, and the client then. What the server answers in place of a switch goes to the client as it is.

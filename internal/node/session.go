@@ -256,10 +256,11 @@ func (s *sessionChannel) environment() []string {
 
 // input carries what the person types.
 func (s *sessionChannel) input(p *shell.Process, note func(shell.FileAction) error) {
-	from := io.Reader(touching{s.channel, s.conn})
-	if s.terminal == nil { // a terminal shows what is typed, but for secrets
-		from = io.TeeReader(from, s.recorded.Taker(recording.Input))
+	shown := recording.Input
+	if s.terminal != nil { // it shows what is typed, but for secrets
+		shown = 0
 	}
+	from := s.recorded.Taker(touching{s.channel, s.conn}, shown)
 	var err error
 	if note != nil {
 		err = shell.WatchSFTP(p.Stdin, from, note)

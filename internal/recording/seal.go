@@ -156,7 +156,6 @@ type Sealer struct {
 	aead   cipher.AEAD
 	header Header
 	number uint32
-	plain  bytes.Buffer
 }
 
 // NewSealer begins a recording and appends its header to dst.
@@ -188,9 +187,15 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
+// flater compresses a chunk into memory of its own, which sessions that show nothing do not hold.
+type flater struct {
+	*flate.Writer
+	out bytes.Buffer
+}
+
 var flaters = sync.Pool{New: func() any {
 	w, _ := flate.NewWriter(nil, flate.BestSpeed) // of the level alone
-	return w
+	return &flater{Writer: w}
 }}
 
 // smallest is what is compressed; less gains nothing.
@@ -208,17 +213,16 @@ func (s *Sealer) Chunk(dst, frames []byte, final, compress bool) ([]byte, error)
 	}
 	plain := frames
 	if compress && len(frames) >= smallest {
-		s.plain.Reset()
-		w, _ := flaters.Get().(*flate.Writer)
-		w.Reset(&s.plain)
+		w, _ := flaters.Get().(*flater)
+		defer flaters.Put(w)
+		w.out.Reset()
+		w.Reset(&w.out)
 		_, err := w.Write(frames)
-		err = errors.Join(err, w.Close())
-		flaters.Put(w)
-		if err != nil {
+		if err = errors.Join(err, w.Close()); err != nil {
 			return nil, err
 		}
-		if s.plain.Len() < len(frames) {
-			plain, flags = s.plain.Bytes(), flags|flagCompressed
+		if w.out.Len() < len(frames) {
+			plain, flags = w.out.Bytes(), flags|flagCompressed
 		}
 	}
 	at := len(dst)

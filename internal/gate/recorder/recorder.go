@@ -3,6 +3,7 @@ package recorder
 
 import (
 	"io"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/fault"
@@ -19,6 +20,8 @@ type Recorder struct {
 	Pictures gate.Pictures
 	Host     identity.Host
 	Now      func() time.Time
+
+	watched sync.Map // of *gate.Session: those that unrecorded looks after
 }
 
 // What is to be recorded of a session: its Number'th shell or command, beginning with 1.
@@ -34,16 +37,34 @@ type What struct {
 
 // Recording takes what one shell or command shows. Its methods return at once; those of a nil one, of a session that is not
 // recorded, do nothing.
-type Recording struct{ tape *spool.Tape }
+type Recording struct {
+	tape *spool.Tape
+	must bool // what is not recorded goes no further
+}
 
 // Begin begins a recording; nil where none is wanted. An error is a fault that refuses what was to be recorded. A recording that
 // breaks later cuts the session, unless the roles say best_effort. End it.
 func (r *Recorder) Begin(s *gate.Session, w What) (*Recording, error) {
 	by, err := r.begin(s, w)
 	if by == nil && err == nil {
-		go unrecorded(s)
+		r.watch(s)
 	}
 	return by, err
+}
+
+// watch looks after a session that nobody records, once: it may run any number of commands.
+func (r *Recorder) watch(s *gate.Session) {
+	if r == nil {
+		go unrecorded(s)
+		return
+	}
+	if _, already := r.watched.LoadOrStore(s, true); already {
+		return
+	}
+	go func() {
+		defer r.watched.Delete(s)
+		unrecorded(s)
+	}()
 }
 
 // unrecorded cuts a session that nobody records once a role wants it recorded, whatever it was let in by.
@@ -82,7 +103,7 @@ func (r *Recorder) begin(s *gate.Session, w What) (*Recording, error) {
 	}
 	broken := s.Cut
 	if mode == role.RecordBestEffort {
-		broken = func(error) { unrecorded(s) }
+		broken = func(error) { r.watch(s) }
 	}
 	tape, err := r.Spool.Begin(r.start(s, w), to, broken)
 	if err != nil && mode == role.RecordBestEffort {
@@ -92,18 +113,19 @@ func (r *Recorder) begin(s *gate.Session, w What) (*Recording, error) {
 		return nil, fault.New(fault.Unavailable, "the session cannot be recorded, so it is not let in").WithReason("not_recorded").
 			WithCause("%s", fault.Of(err).Text).WithFix("%s", fault.Of(err).Fix).Wrapping(err)
 	}
-	return &Recording{tape}, nil
+	return &Recording{tape, mode != role.RecordBestEffort}, nil
 }
 
 func (r *Recorder) start(s *gate.Session, w What) recording.Start {
 	u := s.Identity()
 	start := recording.Start{Name: recording.Name(s.ID(), w.Number), Time: r.Now().UTC(), Place: recording.Place{Cluster: r.Host.Cluster, Host: r.Host.ID, Server: w.Server, Protocol: w.Protocol},
-		User: u.Name, Login: s.Action().Login, Resource: w.Resource, Command: clip(w.Command), Terminal: w.Terminal, CopyOnly: w.CopyOnly}
+		User: u.Name, Login: s.Action().Login, Resource: w.Resource, Command: clip(w.Command), Terminal: w.Terminal}
 	if u.Device != nil {
 		start.Device = u.Device.AssetTag
 	}
+	// Strict keeps copies too: the program that reads one may be another than its name says.
 	if w.Terminal == nil && s.Limits().Record != role.RecordStrict {
-		start.StreamMax = role.RecordMost
+		start.StreamMax, start.CopyOnly = role.RecordMost, w.CopyOnly
 	}
 	return start
 }
@@ -118,40 +140,54 @@ func clip(command string) string {
 	return command
 }
 
-// Shown takes bytes of a stream; p may be used again afterwards.
-func (r *Recording) Shown(stream recording.Kind, p []byte) {
-	if r != nil {
-		r.tape.Shown(stream, p)
+// Shown takes bytes of a stream; p may be used again afterwards. Its error is that they are to go no further.
+func (r *Recording) Shown(stream recording.Kind, p []byte) error {
+	if r == nil {
+		return nil
 	}
+	if err := r.tape.Shown(stream, p); err != nil && r.must {
+		return err
+	}
+	return nil
 }
 
-// Taker shows the recording what is written to it.
-func (r *Recording) Taker(stream recording.Kind) io.Writer { return taker{r, stream} }
+// Taker reads from from, and shows the recording what was read first: nothing is done unrecorded. With a zero stream it only
+// sees that the recording still goes.
+func (r *Recording) Taker(from io.Reader, stream recording.Kind) io.Reader {
+	return taker{from, r, stream}
+}
 
 type taker struct {
+	io.Reader
+	by     *Recording
+	stream recording.Kind
+}
+
+// Read is of io.Reader.
+func (t taker) Read(p []byte) (int, error) {
+	n, err := t.Reader.Read(p)
+	if n > 0 {
+		if err := t.by.Shown(t.stream, p[:n]); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
+
+// Shower writes to w what the recording was shown first: nobody sees anything unrecorded.
+func (r *Recording) Shower(w io.Writer, stream recording.Kind) io.Writer { return shower{w, r, stream} }
+
+type shower struct {
+	io.Writer
 	by     *Recording
 	stream recording.Kind
 }
 
 // Write is of io.Writer.
-func (t taker) Write(p []byte) (int, error) {
-	t.by.Shown(t.stream, p)
-	return len(p), nil
-}
-
-// Shower writes to w what the recording was shown first: nobody sees anything unrecorded.
-func (r *Recording) Shower(w io.Writer, stream recording.Kind) io.Writer {
-	return shower{w, taker{r, stream}}
-}
-
-type shower struct {
-	io.Writer
-	taker taker
-}
-
-// Write is of io.Writer.
 func (s shower) Write(p []byte) (int, error) {
-	s.taker.by.Shown(s.taker.stream, p)
+	if err := s.by.Shown(s.stream, p); err != nil {
+		return 0, err
+	}
 	return s.Writer.Write(p)
 }
 

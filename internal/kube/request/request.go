@@ -62,6 +62,9 @@ func Parse(method, escaped string, query url.Values) (Request, error) {
 	if r.Stream == Exec || r.Stream == Attach {
 		r.Options = ReadOptions(query)
 	}
+	if r.Stream == Attach { // what the server does not read must not look like what is run
+		r.Options.Command = nil
+	}
 	if r.Verb == "proxy" {
 		r.Object.Name, err = proxied(r.Object.Name)
 	}

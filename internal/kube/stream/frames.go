@@ -227,6 +227,9 @@ func (f *frames) opened(x *spdy.SynStreamFrame) (spdy.Frame, error) {
 			}
 		}
 	}
+	if l.is == Stdout && l.downEnded && !f.forward {
+		f.taps.unheard()
+	}
 	f.last = x.StreamId
 	f.lanes[x.StreamId] = l
 	return &spdy.SynStreamFrame{StreamId: x.StreamId, CFHeader: spdy.ControlFrameHeader{Flags: x.CFHeader.Flags & (spdy.ControlFlagFin | spdy.ControlFlagUnidirectional)}, Headers: headers}, nil
@@ -299,6 +302,9 @@ func (f *frames) reset(id spdy.StreamId) error {
 	f.mu.Unlock()
 	if l != nil && f.forward {
 		f.forwarded(l)
+	}
+	if l != nil && l.is == Stdout && !f.forward {
+		f.taps.unheard()
 	}
 	return nil
 }

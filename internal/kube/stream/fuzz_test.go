@@ -37,12 +37,13 @@ type strict struct {
 	bytes int
 }
 
-func (s *strict) Shown(_ Stream, p []byte)     { s.bytes += len(p) }
-func (s *strict) Resized(uint16, uint16)       {}
-func (s *strict) Exited(int)                   {}
-func (s *strict) Close() error                 { return nil }
-func (s *strict) Touch()                       {}
-func (s *strict) Forwarding(port uint16) error { return nil }
+func (s *strict) Shown(_ Stream, p []byte) error { s.bytes += len(p); return nil }
+func (s *strict) Unheard()                       {}
+func (s *strict) Resized(uint16, uint16)         {}
+func (s *strict) Exited(int)                     {}
+func (s *strict) Close() error                   { return nil }
+func (s *strict) Touch()                         {}
+func (s *strict) Forwarding(port uint16) error   { return nil }
 func (s *strict) Forwarded(f Forward) {
 	if f.Port == 0 || f.Sent < 0 || f.Received < 0 {
 		s.t.Errorf("%+v", f)

@@ -37,10 +37,12 @@ const (
 )
 
 // Tape is shown what passes, each piece before it goes on and in order, by one caller at a time. It must not block, nor keep p.
+// An error of Shown ends the session, ahead of that piece. Unheard says that the client no more takes what the server shows.
 // Exited is called at most once, with the status that the command ended with, where the server told it; Close is called once,
 // last, whatever happened.
 type Tape interface {
-	Shown(s Stream, p []byte)
+	Shown(s Stream, p []byte) error
+	Unheard()
 	Resized(columns, rows uint16)
 	Exited(code int)
 	io.Closer
@@ -146,7 +148,7 @@ func verdict(ctx context.Context, rising, falling error) error {
 	switch cause := context.Cause(ctx); {
 	case cause != nil:
 		return cause
-	case errors.As(rising, &f): // what was not to happen
+	case errors.As(rising, &f), errors.As(falling, &f): // what was not to happen
 		return f
 	case errors.Is(rising, frame.ErrMalformed):
 		return fault.New(fault.Invalid, "the client's stream could not be read").WithReason("malformed").WithCause("%v", rising)

@@ -37,9 +37,18 @@ func (t *taps) shown(s Stream, p []byte) error {
 		t.said = append(t.said, p[:min(len(p), maxStatus-len(t.said))]...)
 	}
 	if t.tape != nil {
-		t.tape.Shown(s, p)
+		return t.tape.Shown(s, p)
 	}
 	return nil
+}
+
+// unheard tells the tape that a stream of the server's leads nowhere any more.
+func (t *taps) unheard() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tape != nil {
+		t.tape.Unheard()
+	}
 }
 
 // maxSize bounds an object that says a terminal's size.

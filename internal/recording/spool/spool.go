@@ -29,8 +29,10 @@ const (
 	maxPiece     = 2 << 20
 	sendAfter    = 10 * time.Second // how long less waits
 	closeTime    = 5 * time.Second
+	maxSyncs     = 32
 	firstRetry   = time.Second
 	longestRetry = time.Minute
+	refusedRetry = time.Hour // what auth refuses stays here, for a person to look at, and is tried again
 )
 
 // Config is what a Spool is opened with; Dir and Log are needed.
@@ -44,6 +46,8 @@ type Config struct {
 type Spool struct {
 	cfg  Config
 	news chan struct{} // rung, at most once ahead, when something may have become due
+	// Each fsync holds a thread of the system; a disk that hangs must not hold thousands.
+	syncs chan struct{}
 
 	mu      sync.Mutex
 	waiting map[string]*waiting // guarded by mu: by name
@@ -57,12 +61,13 @@ type waiting struct {
 	size, sent int64
 	oldest     time.Time // when the first byte behind sent was written
 	ended      bool
-	refused    bool // by auth: it stays where it is, for a person to look at
+	later      time.Time     // not to be tried before
+	put        time.Duration // for how long it was put off last
 }
 
 func (w *waiting) due(now time.Time) bool {
 	unsent := w.size - w.sent
-	return !w.refused && (w.ended || unsent >= sendAt || unsent > 0 && now.Sub(w.oldest) >= sendAfter)
+	return !now.Before(w.later) && (w.ended || unsent >= sendAt || unsent > 0 && now.Sub(w.oldest) >= sendAfter)
 }
 
 // Open opens a spool. What it finds there is over, whatever its end.
@@ -74,7 +79,7 @@ func Open(cfg Config) (*Spool, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make recording spool: %w", err)
 	}
-	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), waiting: map[string]*waiting{}}
+	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), syncs: make(chan struct{}, maxSyncs), waiting: map[string]*waiting{}}
 	entries, err := os.ReadDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("read recording spool: %w", err)
@@ -148,7 +153,7 @@ func (s *Spool) full(err error) error {
 func (s *Spool) grew(name string, n int, ended bool) {
 	s.mu.Lock()
 	w := s.waiting[name]
-	if w.size == w.sent {
+	if w.size <= w.sent {
 		w.oldest = time.Now()
 	}
 	w.size, s.bytes, w.ended = w.size+int64(n), s.bytes+int64(n), w.ended || ended
@@ -166,7 +171,7 @@ func (s *Spool) room() bool {
 }
 
 // Run sends what is due until ctx ends. send returns how much of the recording auth then has; a Denied, Invalid or Conflict
-// fault of it says that auth will never take the recording.
+// fault of it says that auth does not take the recording, an Internal one that it cannot.
 func (s *Spool) Run(ctx context.Context, send func(context.Context, recording.Piece) (int64, error)) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -221,40 +226,76 @@ func (s *Spool) due() []waiting {
 	return out
 }
 
+// sendOne sends a piece. Its error is that auth is not there; what is wrong with the one recording puts off that one, so that
+// it holds up no other.
 func (s *Spool) sendOne(ctx context.Context, w waiting, send func(context.Context, recording.Piece) (int64, error)) error {
 	p, err := s.piece(w)
-	if err != nil {
-		return err
-	}
-	have, err := send(ctx, p)
-	if fault.Is(err, fault.Denied) || fault.Is(err, fault.Invalid) || fault.Is(err, fault.Conflict) || err == nil && have > w.size {
-		s.cfg.Log.Error("auth refuses a recording, which stays here", "file", s.file(w.name), "err", err)
-		s.mu.Lock()
-		s.waiting[w.name].refused = true
-		s.mu.Unlock()
+	if w.ended && errors.Is(err, os.ErrNotExist) {
+		s.cfg.Log.Error("a recording is gone that auth did not have yet", "file", s.file(w.name))
+		s.forget(w.name)
 		return nil
 	}
 	if err != nil {
+		s.putOff(w.name, firstRetry, err)
+		return nil
+	}
+	have, err := send(ctx, p)
+	switch over := p.Last && have >= w.size; {
+	case fault.Is(err, fault.Denied) || fault.Is(err, fault.Invalid) || fault.Is(err, fault.Conflict):
+		s.putOff(w.name, refusedRetry, fmt.Errorf("auth refuses it: %w", err))
+		return nil
+	case fault.Is(err, fault.Internal):
+		s.putOff(w.name, firstRetry, err)
+		return nil
+	case err != nil:
 		return err
+	case have > w.size && !w.ended:
+		s.putOff(w.name, refusedRetry, errors.New("auth has more of it than there is"))
+		return nil
+	case over:
+		s.forget(w.name)
+		if err := os.Remove(s.file(w.name)); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	case have == p.Offset:
+		s.putOff(w.name, firstRetry, errors.New("auth takes nothing of it"))
+		return nil
 	}
-	over := p.Last && have == w.size
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := s.waiting[w.name]
-	now.sent = have
-	if over {
-		delete(s.waiting, w.name)
-		s.bytes -= now.size
-	}
-	s.mu.Unlock()
-	if over {
-		return os.Remove(s.file(w.name))
-	}
+	now.sent, now.put = have, 0
 	return nil
 }
 
+// forget takes a recording off the list that no tape writes to any more.
+func (s *Spool) forget(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes -= s.waiting[name].size
+	delete(s.waiting, name)
+}
+
+// putOff leaves a recording for a while, each time twice as long.
+func (s *Spool) putOff(name string, least time.Duration, why error) {
+	s.mu.Lock()
+	w := s.waiting[name]
+	w.put = min(max(least, 2*w.put), refusedRetry)
+	w.later = time.Now().Add(w.put)
+	s.mu.Unlock()
+	s.cfg.Log.Error("a recording stays here", "file", s.file(name), "err", why, "again_in", w.put.String())
+}
+
 // piece reads what is to be sent next: whole chunks, and where the header is its beginning.
+//
+// Where auth has more than is here, which a power failure took from this disk, nothing but the end is to be said.
 func (s *Spool) piece(w waiting) (recording.Piece, error) {
 	p := recording.Piece{Name: w.name, Offset: w.sent}
+	if w.sent > w.size {
+		p.Last = true
+		return p, nil
+	}
 	f, err := os.Open(s.file(w.name))
 	if err != nil {
 		return p, fmt.Errorf("open recording: %w", err)
@@ -280,5 +321,8 @@ func (s *Spool) piece(w waiting) (recording.Piece, error) {
 		n = recording.NextChunk(p.Data[whole:])
 	}
 	p.Data = p.Data[:whole]
+	if whole == 0 {
+		return p, fmt.Errorf("read recording %s at %d: %w", w.name, w.sent, recording.ErrDamaged)
+	}
 	return p, nil
 }

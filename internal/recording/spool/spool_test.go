@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -189,7 +190,9 @@ func TestSpool(t *testing.T) {
 		code := 3
 		tape.End(recording.End{ExitCode: &code})
 		tape.End(recording.End{})
-		tape.Shown(recording.Output, []byte("late"))
+		if err := tape.Shown(recording.Output, []byte("late")); err == nil {
+			t.Error("what comes behind the end is to go on")
+		}
 		synctest.Wait()
 		raw, over = p.has(session)
 		kept, lost, end, err := p.streams(raw)
@@ -317,7 +320,12 @@ func TestSpoolFull(t *testing.T) {
 	if _, err := p.Begin(start(recording.Name(session, 2)), p.to, nil); !fault.Because(err, "recording_full") {
 		t.Errorf("%v", err)
 	}
-	tape.Shown(recording.Output, []byte("more"))
+	if err := tape.Shown(recording.Output, []byte("more")); !fault.Because(err, "recording_full") {
+		t.Errorf("what is missing is to go on: %v", err)
+	}
+	if err := tape.Shown(0, nil); !fault.Because(err, "recording_full") {
+		t.Errorf("it still goes: %v", err)
+	}
 	tape.End(recording.End{})
 	p.tapes.Wait()
 	if len(told) != 0 {
@@ -442,10 +450,111 @@ func TestSpoolRefused(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		before := p.tries()
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour / 2)
 		synctest.Wait()
 		if p.tries() != before || len(p.onDisk(session+"-2")) == 0 {
-			t.Error("what is refused is sent again, or gone")
+			t.Error("what is refused is sent again at once, or gone")
+		}
+		p.answers(nil) // an agent that was locked is not locked any more
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if _, over := p.has(session + "-2"); !over || p.bytes != 0 {
+			t.Error("what was refused for a while stays for ever")
 		}
 	})
+}
+
+// TestSpoolOneBad: a recording that auth cannot take, or whose file is gone or torn, holds up no other, and is not tried without end.
+func TestSpoolOneBad(t *testing.T) {
+	bad := recording.Name(session, 2)
+	for name, c := range map[string]struct {
+		spoil func(p *place)
+		send  func(p *place, m recording.Piece) (int64, error)
+		stays bool
+	}{
+		"a fault of auth's": {send: func(*place, recording.Piece) (int64, error) {
+			return 0, fault.New(fault.Internal, "shorter than it was")
+		}, stays: true},
+		"no progress": {send: func(*place, recording.Piece) (int64, error) { return 0, nil }, stays: true},
+		"gone":        {spoil: func(p *place) { _ = os.Remove(p.file(bad)) }},
+		"torn": {spoil: func(p *place) {
+			_ = os.WriteFile(p.file(bad), make([]byte, 3<<20), 0o600)
+			p.waiting[bad].size = 3 << 20
+		},
+			send: func(*place, recording.Piece) (int64, error) { return 0, nil }, stays: true},
+		"auth has more": {send: func(_ *place, m recording.Piece) (int64, error) { return 1 << 20, nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPlace(t, t.TempDir(), 0)
+				for i, n := range []int{2, 1, 3} {
+					p.begin(start(recording.Name(session, n)), nil).End(recording.End{})
+					p.tapes.Wait()
+					time.Sleep(time.Duration(i+1) * time.Second)
+				}
+				if c.spoil != nil {
+					c.spoil(p)
+				}
+				tries := 0
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				go func() {
+					_ = p.Run(ctx, func(ctx context.Context, m recording.Piece) (int64, error) {
+						if m.Name == bad && c.send != nil {
+							if tries++; tries > 1000 {
+								stop()
+							}
+							return c.send(p, m)
+						}
+						return p.send(ctx, m)
+					})
+				}()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if len(p.got) != 2 || tries > 10 {
+					t.Errorf("%d of 2 others went, %d tries", len(p.got), tries)
+				}
+				if _, waits := p.waiting[bad]; waits != c.stays || !waits && p.bytes != 0 {
+					t.Errorf("it waits: %v, %d bytes", waits, p.bytes)
+				}
+			})
+		})
+	}
+}
+
+// TestSpoolIdle: a session that showed much and shows nothing now holds no buffers.
+func TestSpoolIdle(t *testing.T) {
+	const many = 64
+	p := newPlace(t, t.TempDir(), 0)
+	noise := make([]byte, 400<<10)
+	for i, x := 0, uint32(1); i < len(noise); i++ {
+		x = x*1664525 + 1013904223
+		noise[i] = byte(x >> 24)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var tapes []*Tape
+	for n := range many {
+		tape := p.begin(start(recording.Name(session, n+1)), nil)
+		_ = tape.Shown(recording.Output, noise)
+		tape.ring()
+		for size := int64(0); size < int64(len(noise)); { // until it is written
+			p.Spool.mu.Lock()
+			size = p.waiting[recording.Name(session, n+1)].size
+			p.Spool.mu.Unlock()
+		}
+		tapes = append(tapes, tape)
+	}
+	for range 3 { // pools forget in two
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (int64(after.HeapInuse) - int64(before.HeapInuse)) / many; each > 64<<10 {
+		t.Errorf("an idle session holds %d bytes", each)
+	}
+	for _, tape := range tapes {
+		tape.End(recording.End{})
+	}
+	p.tapes.Wait()
 }

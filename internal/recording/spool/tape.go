@@ -27,7 +27,6 @@ type Tape struct {
 	file   *os.File
 	sealer *recording.Sealer
 	wake   chan struct{} // rung, at most once ahead
-	sealed []byte        // the writer's
 
 	mu    sync.Mutex
 	queue queue // guarded by mu
@@ -36,7 +35,7 @@ type Tape struct {
 
 // fate is what becomes of a tape.
 type fate struct {
-	told   bool           // broken was called
+	missed error          // something is missing, as broken was told
 	failed error          // nothing more is kept
 	over   *recording.End // set by End
 }
@@ -93,21 +92,22 @@ func (s *Spool) unwritable(err error) error {
 		WithFix("see to the disk that holds %s", s.cfg.Dir).Wrapping(err)
 }
 
-// Shown takes bytes of a stream; p may be used again afterwards.
-func (t *Tape) Shown(stream recording.Kind, p []byte) {
-	if !stream.Stream() || len(p) == 0 {
-		return
-	}
+// Shown takes bytes of a stream; p may be used again afterwards. Its error is that something is missing, of these or of others
+// before, or that the recording is over: what must be recorded goes no further then.
+func (t *Tape) Shown(stream recording.Kind, p []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over != nil {
-		return
+		return errOver
+	}
+	if !stream.Stream() || len(p) == 0 {
+		return t.missed
 	}
 	q := &t.queue
 	before := q.passed[stream]
 	q.passed[stream] += int64(len(p))
 	if t.start.CopyOnly {
-		return
+		return t.missed
 	}
 	if most := t.start.StreamMax; most > 0 && before+int64(len(p)) > most {
 		keep := max(0, most-before)
@@ -120,13 +120,17 @@ func (t *Tape) Shown(stream recording.Kind, p []byte) {
 			q.lost[stream] += int64(len(p))
 			t.tellLocked(fault.New(fault.Unavailable, "the recording of this session cannot be written as fast as it goes").WithReason("recording_slow").
 				WithFix("see to the disk that holds %s", t.spool.cfg.Dir))
-			return
+			return t.missed
 		}
 		n := min(len(p), recording.MaxData)
 		t.addLocked(recording.Frame{Kind: stream, At: at, Data: p[:n]})
 		p = p[n:]
 	}
+	return t.missed
 }
+
+// errOver is that nothing more comes into a recording.
+var errOver = errors.New("the recording is over")
 
 // Resized says the terminal's new size.
 func (t *Tape) Resized(columns, rows uint32) {
@@ -139,6 +143,9 @@ func (t *Tape) Resized(columns, rows uint32) {
 
 // chunks are buffers for whole chunks; what is small has one of its own size.
 var chunks = sync.Pool{New: func() any { b := make([]byte, 0, recording.MaxChunk); return &b }}
+
+// sealed are buffers for chunks on their way to the disk: a session that shows nothing holds none.
+var sealed = sync.Pool{New: func() any { return new([]byte) }}
 
 const small = 64 << 10
 
@@ -188,10 +195,13 @@ func (t *Tape) End(e recording.End) {
 
 // tellLocked says, once, that something will be missing.
 func (t *Tape) tellLocked(err error) {
-	if !t.told && t.broken != nil {
+	if t.missed != nil {
+		return
+	}
+	t.missed = err
+	if t.broken != nil {
 		go t.broken(err) // which may call back
 	}
-	t.told = true
 }
 
 // fail ends what is kept.
@@ -235,14 +245,16 @@ func (t *Tape) write(frames []byte, final, compress bool) {
 		return
 	}
 	at, err := t.file.Seek(0, 1)
+	held, _ := sealed.Get().(*[]byte)
+	defer sealed.Put(held)
 	if err == nil {
-		t.sealed, err = t.sealer.Chunk(t.sealed[:0], frames, final, compress)
+		*held, err = t.sealer.Chunk((*held)[:0], frames, final, compress)
 	}
 	if err == nil && !t.spool.room() && !final {
 		err = t.spool.full(nil)
 	}
 	if err == nil {
-		if _, err = t.file.Write(t.sealed); err != nil {
+		if _, err = t.file.Write(*held); err != nil {
 			err = errors.Join(t.spool.unwritable(err), t.file.Truncate(at))
 		}
 	}
@@ -251,7 +263,7 @@ func (t *Tape) write(frames []byte, final, compress bool) {
 		t.spool.grew(t.start.Name, 0, final)
 		return
 	}
-	t.spool.grew(t.start.Name, len(t.sealed), final)
+	t.spool.grew(t.start.Name, len(*held), final)
 }
 
 // finish writes what is missing and the end; where the recording failed before, it stays without one: it is cut short.
@@ -276,6 +288,8 @@ func (t *Tape) finish(e recording.End) {
 		return
 	}
 	t.write(recording.AppendFrame(frames, last), true, true)
+	t.spool.syncs <- struct{}{}
+	defer func() { <-t.spool.syncs }()
 	if err := t.file.Sync(); err != nil {
 		t.spool.cfg.Log.Warn("a recording may not be on the disk", "name", t.start.Name, "err", fmt.Sprint(err))
 	}

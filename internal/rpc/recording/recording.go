@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -32,6 +33,32 @@ type Handler struct {
 	Admit  func(ctx context.Context, name string) error
 	Still  func(context.Context) error
 	Log    *slog.Logger
+
+	mu     sync.Mutex
+	taking map[string]int // guarded by mu: pieces that an agent sends now, by its UUID
+}
+
+// maxTaken is how many pieces of one agent's are held at once. It sends one after the other.
+const maxTaken = 4
+
+// enter makes room for a piece of an agent's; leave gives it back.
+func (h *Handler) enter(host string) (leave func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.taking[host] >= maxTaken {
+		return nil, fault.New(fault.Exhausted, "too many pieces of recordings at once").WithReason("busy")
+	}
+	if h.taking == nil {
+		h.taking = map[string]int{}
+	}
+	h.taking[host]++
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.taking[host]--; h.taking[host] == 0 {
+			delete(h.taking, host)
+		}
+	}, nil
 }
 
 const (
@@ -83,6 +110,11 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || offset < 0 {
 		return fault.New(fault.Invalid, "a piece without its place")
 	}
+	leave, err := h.enter(host.ID)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	data, err := io.ReadAll(io.LimitReader(r.Body, archive.MaxPiece+1))
 	if err != nil {
 		return fault.New(fault.Unavailable, "the piece did not come whole").Wrapping(err)
