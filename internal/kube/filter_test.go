@@ -157,3 +157,23 @@ func TestFilterWatchLong(t *testing.T) {
 		t.Errorf("%d events, %v", n, err)
 	}
 }
+
+// lists is a server's that answers every request with one list, or with what else it is given.
+func lists(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// TestA50ClusterWide: a role of what is cluster-wide shows nothing of any namespace, though the path names none.
+func TestA50ClusterWide(t *testing.T) {
+	p := newPlace(t, lists(`{"kind":"SecretList","items":[{"metadata":{"name":"db","namespace":"prod"}},{"metadata":{"name":"wide"}}]}`),
+		role.KubeResource{Kind: "*", Name: "*", Verbs: []string{"*"}})
+	if res, body := p.asks(get("/api/v1/secrets")); res.StatusCode != 200 || strings.Contains(body, "prod") || !strings.Contains(body, "wide") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	if res, body := p.asks(get("/api/v1/secrets?watch=1")); strings.Contains(body, "prod") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
