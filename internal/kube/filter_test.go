@@ -177,3 +177,42 @@ func TestA50ClusterWide(t *testing.T) {
 		t.Errorf("%d %s", res.StatusCode, body)
 	}
 }
+
+// TestA50Counting: the size of pages, which would tell how many objects are withheld and whether one of a guessed name is, does
+// not go to the server where a list is looked through; of other lists it does.
+func TestA50Counting(t *testing.T) {
+	for _, c := range []struct {
+		path, want string
+		rule       role.KubeResource
+	}{
+		{"/api/v1/pods?limit=1", "", inDev},
+		{"/api/v1/pods?limit=1&limit=2&labelSelector=a%3Db", "labelSelector=a%3Db", inDev},
+		{"/api/v1/namespaces/dev/pods?limit=1", "limit=1", inDev},
+	} {
+		asked := make(chan string, 1)
+		p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
+			asked <- r.URL.RawQuery
+			lists(`{"kind":"PodList","items":[]}`)(w, r)
+		}, c.rule)
+		if res, body := p.asks(get(c.path)); res.StatusCode != 200 {
+			t.Fatalf("%s: %d %s", c.path, res.StatusCode, body)
+		}
+		if got := <-asked; got != c.want {
+			t.Errorf("%s: the server is asked %q", c.path, got)
+		}
+	}
+}
+
+// TestA50OtherAnswers: what is not looked through because of a status that is none of a list's goes to nobody either.
+func TestA50OtherAnswers(t *testing.T) {
+	for _, status := range []int{203, 206} {
+		p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"kind":"PodList","items":[{"metadata":{"name":"secret","namespace":"prod"}}]}`)
+		}, inDev)
+		if res, body := p.asks(get("/api/v1/pods")); strings.Contains(body, "secret") {
+			t.Errorf("%d %s", res.StatusCode, body)
+		}
+	}
+}
