@@ -216,3 +216,34 @@ func TestA50OtherAnswers(t *testing.T) {
 		}
 	}
 }
+
+// TestA50Keys: an object is whose the keys say that Kubernetes' clients read, not others that look alike; what no list has
+// is no way around looking.
+func TestA50Keys(t *testing.T) {
+	const hidden = `"metadata":{"name":"secret","namespace":"prod"}`
+	for _, body := range []string{
+		`{"kind":"ThingList","items":[{` + hidden + `,"Metadata":{"name":"secret","namespace":"dev"}}]}`,
+		`{"kind":"ThingList","items":[{"Metadata":{"namespace":"dev"},"metadata":{"name":"secret"}}]}`,
+		`{"kind":"ThingList","items":[{"metadata":{"name":"secret","namespace":"prod","nameſpace":"dev"}}]}`,
+		`{"kind":"ThingList","items":[{"metadata":{"name":"secret","namespace":"prod","Namespace":"dev"}}]}`,
+		`{"kind":"ThingList","items":[{"metadata":{"namespace":"dev","name":"a"},` + hidden + `}]}`,
+		`{"kind":"Table","rows":[{"object":{` + hidden + `},"Object":{"metadata":{"name":"a","namespace":"dev"}}}]}`,
+		`{"kind":"ThingList","Items":[{` + hidden + `}],"items":[]}`,
+		`{"kind":"ThingList","Items":[{` + hidden + `}]}`,
+		`{"kind":"ThingList","items":[],"summary":{"secret":1}}`,
+	} {
+		p := newPlace(t, lists(body), inDev)
+		if res, got := p.asks(get("/apis/example.com/v1/things")); strings.Contains(got, "secret") {
+			t.Errorf("%s: %d %s", body, res.StatusCode, got)
+		}
+	}
+	for _, event := range []string{
+		`{"type":"ADDED","object":{"kind":"Thing","\u212aind":"Table",` + hidden + `,"rows":[{"object":{"metadata":{"name":"a","namespace":"dev"}}}]}}`,
+		`{"type":"ADDED","object":{` + hidden + `,"Metadata":{"namespace":"dev"}}}`,
+	} {
+		p := newPlace(t, lists(event), inDev)
+		if res, got := p.asks(get("/apis/example.com/v1/things?watch=1")); strings.Contains(got, "secret") {
+			t.Errorf("%s: %d %s", event, res.StatusCode, got)
+		}
+	}
+}
