@@ -107,6 +107,7 @@ func TestKubeFilters(t *testing.T) {
 		{"all namespaces", asking("list", pod("", ""), readsDev), true},
 		{"a pattern of names", asking("watch", pod("dev", ""), of("pods", "dev", "w*", "watch")), true},
 		{"everything", asking("list", pod("", ""), of("*", "*", "*", "*")), false},
+		{"everything cluster-wide, of what may have namespaces", asking("list", object("", "secrets", "", ""), of("*", "", "*", "*")), true},
 		{"a deny", without("list", pod("dev", ""), of("pods", "dev", "db", "*")), true},
 		{"a role without rules beside one with", func(s *situation) {
 			asking("list", pod("", ""), readsDev)(s)

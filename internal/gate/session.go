@@ -30,7 +30,7 @@ type Session struct {
 	mu       sync.Mutex
 	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays, but for how what it was for ended
 	decision access.Decision // guarded by mu
-	changed  chan struct{}   // guarded by mu: closed and replaced when the limits change; nil before somebody asked
+	changed  chan struct{}   // guarded by mu: closed and replaced when it is decided again; nil before somebody asked
 }
 
 // times are when a session began.
@@ -76,7 +76,7 @@ func (s *Session) Decision() access.Decision {
 // Touch says that the person did something.
 func (s *Session) Touch() { s.active.Store(int64(time.Since(s.began))) }
 
-// Changed is closed when the session's limits change.
+// Changed is closed when the session was decided again: its limits may be others then, and what Filters and Shows say.
 func (s *Session) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,11 +202,11 @@ func (s *Session) asked() Request {
 func (s *Session) take(v verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.changed != nil && v.decision.Limits != s.decision.Limits {
+	s.request.Identity, s.decision = v.who, v.decision
+	if s.changed != nil {
 		close(s.changed)
 		s.changed = nil
 	}
-	s.request.Identity, s.decision = v.who, v.decision
 }
 
 // overdue is why time alone ends the session, or nil.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/sallyport/sallyport/internal/fault"
@@ -18,7 +19,7 @@ const maxAhead = 64 << 10
 
 // filter takes out of a list or a watch what is not granted. What it cannot read it withholds.
 func (x *exchange) filter(res *http.Response) error {
-	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusGone || !x.session.Filters() {
+	if res.StatusCode/100 != 2 && res.StatusCode != http.StatusGone || !x.sifted && !x.session.Filters() {
 		return nil
 	}
 	media, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
@@ -59,18 +60,23 @@ func (x *exchange) sieve() sieve.Sieve {
 	return sieve.Sieve{Shows: x.session.Shows, Pages: x.door.pages}
 }
 
-// page is the query to send on in the place of the client's, with the way to the next page as the server gave it; empty
-// where the client's is to stay.
-func (x *exchange) page(r *http.Request) (string, error) {
+// page is the query to send on in the place of the client's, with the way to the next page as the server gave it; nil where
+// the client's is to stay. A list that is looked through has no pages of the client's own size: by small ones, empty where
+// something is withheld, what is withheld could be counted and guessed.
+func (x *exchange) page(r *http.Request) (url.Values, error) {
 	q := r.URL.Query()
-	at, has := q["continue"]
-	if !has || len(at) == 1 && at[0] == "" || !x.session.Filters() {
-		return "", nil
+	at, limits := q["continue"], q.Has("limit")
+	if !x.sifted || !limits && len(at) == 0 {
+		return nil, nil
+	}
+	q.Del("limit")
+	if len(at) == 0 || len(at) == 1 && at[0] == "" {
+		return q, nil
 	}
 	if len(at) != 1 {
-		return "", errors.New("continue is there more than once")
+		return nil, errors.New("continue is there more than once")
 	}
 	token, err := x.door.pages.Continue(at[0])
 	q.Set("continue", token)
-	return q.Encode(), err
+	return q, err
 }

@@ -157,3 +157,93 @@ func TestFilterWatchLong(t *testing.T) {
 		t.Errorf("%d events, %v", n, err)
 	}
 }
+
+// lists is a server's that answers every request with one list, or with what else it is given.
+func lists(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// TestA50ClusterWide: a role of what is cluster-wide shows nothing of any namespace, though the path names none.
+func TestA50ClusterWide(t *testing.T) {
+	p := newPlace(t, lists(`{"kind":"SecretList","items":[{"metadata":{"name":"db","namespace":"prod"}},{"metadata":{"name":"wide"}}]}`),
+		role.KubeResource{Kind: "*", Name: "*", Verbs: []string{"*"}})
+	if res, body := p.asks(get("/api/v1/secrets")); res.StatusCode != 200 || strings.Contains(body, "prod") || !strings.Contains(body, "wide") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+	if res, body := p.asks(get("/api/v1/secrets?watch=1")); strings.Contains(body, "prod") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}
+
+// TestA50Counting: the size of pages, which would tell how many objects are withheld and whether one of a guessed name is, does
+// not go to the server where a list is looked through; of other lists it does.
+func TestA50Counting(t *testing.T) {
+	for _, c := range []struct {
+		path, want string
+		rule       role.KubeResource
+	}{
+		{"/api/v1/pods?limit=1", "", inDev},
+		{"/api/v1/pods?limit=1&limit=2&labelSelector=a%3Db", "labelSelector=a%3Db", inDev},
+		{"/api/v1/namespaces/dev/pods?limit=1", "limit=1", inDev},
+	} {
+		asked := make(chan string, 1)
+		p := newPlace(t, func(w http.ResponseWriter, r *http.Request) {
+			asked <- r.URL.RawQuery
+			lists(`{"kind":"PodList","items":[]}`)(w, r)
+		}, c.rule)
+		if res, body := p.asks(get(c.path)); res.StatusCode != 200 {
+			t.Fatalf("%s: %d %s", c.path, res.StatusCode, body)
+		}
+		if got := <-asked; got != c.want {
+			t.Errorf("%s: the server is asked %q", c.path, got)
+		}
+	}
+}
+
+// TestA50OtherAnswers: what is not looked through because of a status that is none of a list's goes to nobody either.
+func TestA50OtherAnswers(t *testing.T) {
+	for _, status := range []int{203, 206} {
+		p := newPlace(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"kind":"PodList","items":[{"metadata":{"name":"secret","namespace":"prod"}}]}`)
+		}, inDev)
+		if res, body := p.asks(get("/api/v1/pods")); strings.Contains(body, "secret") {
+			t.Errorf("%d %s", res.StatusCode, body)
+		}
+	}
+}
+
+// TestA50Keys: an object is whose the keys say that Kubernetes' clients read, not others that look alike; what no list has
+// is no way around looking.
+func TestA50Keys(t *testing.T) {
+	const hidden = `"metadata":{"name":"secret","namespace":"prod"}`
+	for _, body := range []string{
+		`{"kind":"ThingList","items":[{` + hidden + `,"Metadata":{"name":"secret","namespace":"dev"}}]}`,
+		`{"kind":"ThingList","items":[{"Metadata":{"namespace":"dev"},"metadata":{"name":"secret"}}]}`,
+		`{"kind":"ThingList","items":[{"metadata":{"name":"secret","namespace":"prod","nameſpace":"dev"}}]}`,
+		`{"kind":"ThingList","items":[{"metadata":{"name":"secret","namespace":"prod","Namespace":"dev"}}]}`,
+		`{"kind":"ThingList","items":[{"metadata":{"namespace":"dev","name":"a"},` + hidden + `}]}`,
+		`{"kind":"Table","rows":[{"object":{` + hidden + `},"Object":{"metadata":{"name":"a","namespace":"dev"}}}]}`,
+		`{"kind":"ThingList","Items":[{` + hidden + `}],"items":[]}`,
+		`{"kind":"ThingList","Items":[{` + hidden + `}]}`,
+		`{"kind":"ThingList","items":[],"summary":{"secret":1}}`,
+	} {
+		p := newPlace(t, lists(body), inDev)
+		if res, got := p.asks(get("/apis/example.com/v1/things")); strings.Contains(got, "secret") {
+			t.Errorf("%s: %d %s", body, res.StatusCode, got)
+		}
+	}
+	for _, event := range []string{
+		`{"type":"ADDED","object":{"kind":"Thing","\u212aind":"Table",` + hidden + `,"rows":[{"object":{"metadata":{"name":"a","namespace":"dev"}}}]}}`,
+		`{"type":"ADDED","object":{` + hidden + `,"Metadata":{"namespace":"dev"}}}`,
+	} {
+		p := newPlace(t, lists(event), inDev)
+		if res, got := p.asks(get("/apis/example.com/v1/things?watch=1")); strings.Contains(got, "secret") {
+			t.Errorf("%s: %d %s", event, res.StatusCode, got)
+		}
+	}
+}

@@ -232,6 +232,7 @@ type exchange struct {
 	session *gate.Session
 	server  *upstream.Server
 	offer   stream.Offer // of a command's streams, or of forwarded ports
+	sifted  bool         // its answer is looked through, whatever the roles say when it comes
 }
 
 // forward sends the request as whom the decision names, and brings the answer back.
@@ -249,6 +250,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
 	}
+	x.sifted = x.session.Filters()
 	query, err := x.page(r)
 	if err != nil {
 		refuse(w, x.request.Object, http.StatusGone, fault.New(fault.Invalid, "the list cannot be continued from there").WithFix("ask for it anew"))
@@ -262,8 +264,8 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	transport := x.transport(r.Method)
 	p := &httputil.ReverseProxy{Transport: transport, BufferPool: buffers{}, ErrorLog: slog.NewLogLogger(x.door.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			if query != "" {
-				pr.Out.URL.RawQuery = query
+			if query != nil {
+				pr.Out.URL.RawQuery = query.Encode()
 			}
 			x.rewrite(pr, limits)
 		},
@@ -285,12 +287,17 @@ func (x *exchange) transport(method string) *http.Transport {
 	return x.server.Plain
 }
 
-// keepTo ends a request, until ctx ends, once the roles let it be made as somebody else than it was.
+// keepTo ends a request, until ctx ends, once the roles let it be made as somebody else than it was, or show less of an answer
+// that went out whole.
 func (x *exchange) keepTo(ctx context.Context, was access.Limits) {
 	for {
 		changed := x.session.Changed()
 		if is := x.session.Limits(); is.KubeUsers != was.KubeUsers || is.KubeGroups != was.KubeGroups {
 			x.session.Cut(fault.New(fault.Denied, "your roles name other Kubernetes groups or users now").WithReason("kubernetes_groups").WithFix("ask anew"))
+			return
+		}
+		if !x.sifted && x.session.Filters() {
+			x.session.Cut(fault.New(fault.Denied, "your roles show less of this cluster now").WithReason("kubernetes_resources").WithFix("ask anew"))
 			return
 		}
 		select {
@@ -315,7 +322,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest, limits access.Limits) {
 	}
 	dropTokens(out.Header)
 	out.Trailer = nil
-	if x.session.Filters() {
+	if x.sifted {
 		out.Header.Del("Accept-Encoding") // compressed it could not be looked through
 	}
 	x.identify(out.Header, limits)
@@ -353,6 +360,11 @@ func (x *exchange) answered(res *http.Response) error {
 			return nil // its start is on record
 		}
 		// What is not switched is an answer like others: httputil does not hand the connection over.
+	}
+	if res.StatusCode < 200 { // 101 is of streams, and of what is less no server may tell
+		f := fault.New(fault.Unavailable, "the API server answers %d", res.StatusCode).WithReason("malformed")
+		_ = x.record(http.StatusServiceUnavailable, f.Text)
+		return f
 	}
 	text := ""
 	if res.StatusCode >= 400 {

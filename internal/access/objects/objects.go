@@ -175,7 +175,10 @@ func (s Rules) Denies(verb string, o *target.KubeObject) bool {
 	return false
 }
 
-// Whole reports whether a request for many objects is granted with every one of them.
+// Whole reports whether a request for many objects is granted with every one of them. Whether a path without a namespace is of
+// what is cluster-wide or of all namespaces it does not say: a rule of what is cluster-wide does not hold the answer whole.
 func (s Rules) Whole(verb string, o *target.KubeObject) bool {
-	return len(s) == 0 || slices.ContainsFunc(s, func(r rule) bool { return r.kindOf(o) && r.verb(verb) && r.within(o) })
+	return len(s) == 0 || slices.ContainsFunc(s, func(r rule) bool {
+		return r.kindOf(o) && r.verb(verb) && r.within(o) && (o.Namespace != "" || r.namespace == "*")
+	})
 }

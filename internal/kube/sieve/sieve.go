@@ -55,49 +55,56 @@ func (s Sieve) Body(body io.ReadCloser) io.ReadCloser {
 }
 
 // named is what of an object says whose it is; a table's rows carry theirs in object.
-type named struct {
-	Kind     string `json:"kind"`
-	Metadata struct {
-		Name      string `json:"name"`
-		Namespace string `json:"namespace"`
-	} `json:"metadata"`
+type named struct{ kind, namespace, name string }
+
+// value is one of an object's, a piece of the bytes that it was read from.
+type value []byte
+
+// UnmarshalJSON is of json.Unmarshaler.
+func (v *value) UnmarshalJSON(raw []byte) error {
+	*v = raw
+	return nil
+}
+
+// read takes an object's kind and name by keys that are exactly so, as Kubernetes' clients do: encoding/json by itself would
+// take "Metadata" for "metadata" too.
+func read(raw []byte) (n named, ok bool) {
+	var object, meta map[string]value
+	if json.Unmarshal(raw, &object) != nil || object["metadata"] != nil && json.Unmarshal(object["metadata"], &meta) != nil {
+		return n, false
+	}
+	text := func(v value, into *string) bool { return v == nil || json.Unmarshal(v, into) == nil }
+	ok = text(object["kind"], &n.kind) && text(meta["name"], &n.name) && text(meta["namespace"], &n.namespace)
+	return n, ok
 }
 
 // shows asks access about one object.
 func (s Sieve) shows(raw json.RawMessage) bool {
-	var n named
-	return json.Unmarshal(raw, &n) == nil && s.grants(n)
+	n, ok := read(raw)
+	return ok && s.grants(n)
 }
 
 func (s Sieve) grants(n named) bool {
-	return n.Metadata.Name != "" && s.Shows(n.Metadata.Namespace, n.Metadata.Name)
+	return n.name != "" && s.Shows(n.namespace, n.name)
 }
 
-// List keeps the items, or a table's rows, that are granted, one held at a time. Everything else of the list stays as it
-// was, but for what tells of others.
+// List keeps the items, or a table's rows, that are granted, one held at a time. What else a list has stays as it was, but for
+// what tells of others; fields that no list has are left out.
 func (s Sieve) List(w io.Writer, r io.Reader) error {
 	l := list{Sieve: s, out: w, in: &metered{r, maxObject}}
 	l.dec = json.NewDecoder(l.in)
 	if err := l.delim('{'); err != nil {
 		return err
 	}
-	for between := "{"; l.dec.More(); between = "," {
+	for l.dec.More() {
 		key, err := l.dec.Token()
 		if err != nil {
 			return err
 		}
 		name, _ := key.(string) // of an object it always is
-		label, err := json.Marshal(name)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(w, "%s%s:", between, label); err != nil {
-			return err
-		}
 		if err := l.field(name); err != nil {
 			return err
 		}
-		l.fields++
 	}
 	if err := l.delim('}'); err != nil {
 		return err
@@ -115,6 +122,10 @@ func (s Sieve) List(w io.Writer, r io.Reader) error {
 	_, err := io.WriteString(w, end)
 	return err
 }
+
+// known are the fields of lists, of tables and of a Status (meta/v1). Others may tell of what is withheld.
+var known = map[string]bool{"kind": true, "apiVersion": true, "metadata": true, "items": true, "columnDefinitions": true, "rows": true,
+	"status": true, "message": true, "reason": true, "details": true, "code": true}
 
 // list is one on its way.
 type list struct {
@@ -142,8 +153,29 @@ func (l *list) next() error {
 	return l.dec.Decode(&l.raw)
 }
 
+// label writes a field's name, behind those before it.
+func (l *list) label(name string) error {
+	label, err := json.Marshal(name)
+	if err != nil {
+		return err
+	}
+	between := ","
+	if l.fields == 0 {
+		between = "{"
+	}
+	l.fields++
+	_, err = fmt.Fprintf(l.out, "%s%s:", between, label)
+	return err
+}
+
 // field passes on a field of the list.
 func (l *list) field(name string) error {
+	if !known[name] {
+		return l.next()
+	}
+	if err := l.label(name); err != nil {
+		return err
+	}
 	if name == "items" || name == "rows" {
 		if l.of != "" {
 			return fmt.Errorf("a list with items and rows")
@@ -189,13 +221,11 @@ func (l *list) objects() error {
 		}
 		object := l.raw
 		if l.of == "rows" {
-			var row struct {
-				Object json.RawMessage `json:"object"`
-			}
+			var row map[string]value
 			if json.Unmarshal(l.raw, &row) != nil {
 				continue
 			}
-			object = row.Object
+			object = json.RawMessage(row["object"])
 		}
 		if !l.shows(object) {
 			continue
@@ -264,11 +294,11 @@ func (s Sieve) event(kind string, object json.RawMessage, columns *json.RawMessa
 	if kind == "BOOKMARK" || kind == "ERROR" {
 		return object, true
 	}
-	var n named
-	if json.Unmarshal(object, &n) != nil {
+	n, ok := read(object)
+	if !ok {
 		return nil, false
 	}
-	if n.Kind == "Table" {
+	if n.kind == "Table" {
 		var b bytes.Buffer
 		err := s.List(&b, bytes.NewReader(object))
 		out := json.RawMessage(b.Bytes())

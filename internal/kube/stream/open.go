@@ -130,6 +130,9 @@ func (o Offer) ask(ctx context.Context, at *opening, req *http.Request) (*Opened
 	if err != nil {
 		return nil, err
 	}
+	if res.StatusCode < 200 && res.StatusCode != http.StatusSwitchingProtocols {
+		return nil, frame.Malformed("an answer of status %d", res.StatusCode)
+	}
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		body, err := io.ReadAll(io.LimitReader(res.Body, bodyBytes))
 		if err != nil {
