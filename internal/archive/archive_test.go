@@ -122,7 +122,11 @@ func (p *place) named(name string, s recording.Start) [][]byte {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	sealer, raw, err := recording.NewSealer(nil, p.Key.Recipient(), name)
+	e, err := recording.NewEnvelope(p.Key.Recipient())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	sealer, raw, err := recording.NewSealer(nil, e, name)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -109,12 +109,12 @@ func NewOpener(r io.Reader, with *Identity) (*Opener, error) {
 		return nil, errors.New("the recording is sealed for another key")
 	}
 	_, kdf, suiteAEAD := suite()
-	key, err := hpke.Open(with.key, kdf, suiteAEAD, h.info(), h.key)
-	if err != nil || len(key) != keyLength {
+	secret, err := hpke.Open(with.key, kdf, suiteAEAD, []byte(label), h.key)
+	if err != nil || len(secret) != keyLength {
 		return nil, ErrDamaged
 	}
-	aead, err := newAEAD(key)
-	clear(key)
+	aead, err := h.aead(secret)
+	clear(secret)
 	return &Opener{r: b, header: h, aead: aead}, err
 }
 

@@ -39,7 +39,16 @@ func frames(t testing.TB) [][]Frame {
 
 func made(t testing.TB, to *Recipient, name string, chunks [][]Frame, final bool) []byte {
 	t.Helper()
-	s, raw, err := NewSealer(nil, to, name)
+	e, err := NewEnvelope(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed(t, e, name, chunks, final)
+}
+
+func sealed(t testing.TB, e *Envelope, name string, chunks [][]Frame, final bool) []byte {
+	t.Helper()
+	s, raw, err := NewSealer(nil, e, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,19 +194,29 @@ func TestA77_RecordingChanged(t *testing.T) {
 		}
 		return out
 	}
+	e, err := NewEnvelope(to)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, b := cut(raw), cut(made(t, to, session, frames(t), true))
+	// Of one envelope too, and of one name: each recording has a key of its own.
+	c, d := cut(sealed(t, e, session, frames(t), true)), cut(sealed(t, e, session, frames(t), true))
+	other := cut(sealed(t, e, Name(session, 2), frames(t), true))
 	renamed := bytes.Clone(raw)
 	copy(renamed[11:], "6") // the first letter of its name
 	for name, parts := range map[string][][]byte{
-		"order":    {a[0], a[1], a[3], a[2]},
-		"left out": {a[0], a[1], a[3]},
-		"twice":    {a[0], a[1], a[2], a[2], a[3]},
-		"behind":   {a[0], a[1], a[2], a[3], a[3]},
-		"another":  {a[0], a[1], b[2], a[3]},
-		"header":   {b[0], a[1], a[2], a[3]},
-		"name":     {renamed},
-		"restamp":  {a[0], a[1], restamp(a[3], 1)},
-		"final":    {a[0], a[1], refinal(a[2])},
+		"order":                   {a[0], a[1], a[3], a[2]},
+		"left out":                {a[0], a[1], a[3]},
+		"twice":                   {a[0], a[1], a[2], a[2], a[3]},
+		"behind":                  {a[0], a[1], a[2], a[3], a[3]},
+		"another":                 {a[0], a[1], b[2], a[3]},
+		"header":                  {b[0], a[1], a[2], a[3]},
+		"same secret":             {c[0], c[1], d[2], c[3]},
+		"same secret, header":     {d[0], c[1], c[2], c[3]},
+		"same secret, other name": {other[0], c[1], c[2], c[3]},
+		"name":                    {renamed},
+		"restamp":                 {a[0], a[1], restamp(a[3], 1)},
+		"final":                   {a[0], a[1], refinal(a[2])},
 	} {
 		got, err := read(bytes.Join(parts, nil), id)
 		if err == nil || errors.Is(err, io.EOF) || !same(got, all[:len(got)]) {
@@ -353,7 +372,11 @@ func BenchmarkChunk(b *testing.B) {
 	plain := AppendFrame(nil, Frame{Output, 0, bytes.Repeat([]byte("the quick brown fox 0123456789\r\n"), 2000)})
 	for _, compress := range []bool{true, false} {
 		b.Run(fmt.Sprintf("compress=%t", compress), func(b *testing.B) {
-			s, _, err := NewSealer(nil, to, session)
+			e, err := NewEnvelope(to)
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, _, err := NewSealer(nil, e, session)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -366,9 +389,20 @@ func BenchmarkChunk(b *testing.B) {
 			}
 		})
 	}
-	b.Run("begin", func(b *testing.B) {
+	b.Run("envelope", func(b *testing.B) {
 		for b.Loop() {
-			if _, _, err := NewSealer(nil, to, session); err != nil {
+			if _, err := NewEnvelope(to); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("begin", func(b *testing.B) {
+		e, err := NewEnvelope(to)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			if _, _, err := NewSealer(nil, e, session); err != nil {
 				b.Fatal(err)
 			}
 		}

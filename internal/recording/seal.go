@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
@@ -28,6 +29,7 @@ const (
 	label     = "sallyport-recording-v1"
 	keyLength = 32
 	idLength  = 8
+	saltSize  = 16
 	maxSealed = MaxChunk + 4<<10 // of one chunk, what compression may add and the tag included
 	maxKey    = 4 << 10          // of a sealed key
 	chunkHead = 4 + 4 + 1 + 4    // length, number, flags, checksum
@@ -70,6 +72,26 @@ func keyID(public []byte) (id [idLength]byte) {
 	return id
 }
 
+// Envelope is a secret, sealed for a recipient, of which the keys of recordings are made: sealing takes a fifth of a
+// millisecond, too long for each of many short commands. Who uses one for longer gives away more with it.
+type Envelope struct {
+	id     [idLength]byte
+	sealed []byte
+	secret []byte
+}
+
+// NewEnvelope seals a new secret.
+func NewEnvelope(to *Recipient) (*Envelope, error) {
+	e := &Envelope{id: to.id, secret: make([]byte, keyLength)}
+	_, _ = rand.Read(e.secret) // never fails
+	_, kdf, aead := suite()
+	var err error
+	if e.sealed, err = hpke.Seal(to.key, kdf, aead, []byte(label), e.secret); err != nil {
+		return nil, fmt.Errorf("seal recording key: %w", err)
+	}
+	return e, nil
+}
+
 // Identity opens what is sealed for its Recipient.
 type Identity struct {
 	key hpke.PrivateKey
@@ -101,21 +123,31 @@ func (i *Identity) Recipient() *Recipient { return &Recipient{i.key.PublicKey(),
 // Public is what NewRecipient takes.
 func (i *Identity) Public() []byte { return i.key.PublicKey().Bytes() }
 
-// Header begins a recording: its name, and its key, sealed.
+// Header begins a recording: its name, and the secret that its key is made of, sealed.
 type Header struct {
 	Name  string
 	keyID [idLength]byte
-	key   []byte
+	salt  [saltSize]byte
+	key   []byte            // the sealed secret
 	sum   [sha256.Size]byte // of the header's bytes: every chunk is bound to it
 }
 
-func (h *Header) info() []byte { return append([]byte(label+"\x00"), h.Name...) }
+// aead is what seals the recording's chunks, by a key of its own: HKDF (RFC 5869) of the secret, its salt and its name.
+func (h *Header) aead(secret []byte) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, secret, h.salt[:], label+"\x00"+h.Name, keyLength)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	return newAEAD(key)
+}
 
-// append appends the header's bytes: magic, version, name and sealed key with their lengths in 16 bits, the key's id between.
+// append appends the header's bytes: magic, version, name and sealed secret with their lengths in 16 bits, the key's id and the
+// salt between.
 func (h *Header) append(dst []byte) []byte {
 	dst = append(append(dst, magic...), version)
 	dst = append(binary.BigEndian.AppendUint16(dst, uint16(len(h.Name))), h.Name...)
-	dst = append(dst, h.keyID[:]...)
+	dst = append(append(dst, h.keyID[:]...), h.salt[:]...)
 	return append(binary.BigEndian.AppendUint16(dst, uint16(len(h.key))), h.key...)
 }
 
@@ -128,17 +160,18 @@ func ReadHeader(r io.Reader) (*Header, int64, error) {
 	if v := fixed[len(magic)]; v != version {
 		return nil, 0, fmt.Errorf("a recording of version %d, which is newer than this program", v)
 	}
-	rest := make([]byte, int(binary.BigEndian.Uint16(fixed[len(magic)+1:]))+idLength+2)
-	if len(rest) > 64+idLength+2 {
+	rest := make([]byte, int(binary.BigEndian.Uint16(fixed[len(magic)+1:]))+idLength+saltSize+2)
+	if len(rest) > 64+idLength+saltSize+2 {
 		return nil, 0, ErrDamaged
 	}
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return nil, 0, ErrDamaged
 	}
-	n := len(rest) - idLength - 2
+	n := len(rest) - idLength - saltSize - 2
 	h := &Header{Name: string(rest[:n])}
 	copy(h.keyID[:], rest[n:])
-	length := int(binary.BigEndian.Uint16(rest[n+idLength:]))
+	copy(h.salt[:], rest[n+idLength:])
+	length := int(binary.BigEndian.Uint16(rest[n+idLength+saltSize:]))
 	if length > maxKey || !ValidName(h.Name) {
 		return nil, 0, ErrDamaged
 	}
@@ -159,24 +192,16 @@ type Sealer struct {
 }
 
 // NewSealer begins a recording and appends its header to dst.
-func NewSealer(dst []byte, to *Recipient, name string) (*Sealer, []byte, error) {
+func NewSealer(dst []byte, e *Envelope, name string) (*Sealer, []byte, error) {
 	if !ValidName(name) {
 		return nil, nil, errors.New("a recording without a name")
 	}
-	key := make([]byte, keyLength)
-	_, _ = rand.Read(key) // never fails
-	h := Header{Name: name, keyID: to.id}
-	_, kdf, aead := suite()
-	var err error
-	if h.key, err = hpke.Seal(to.key, kdf, aead, h.info(), key); err != nil {
-		return nil, nil, fmt.Errorf("seal recording key: %w", err)
-	}
+	h := Header{Name: name, keyID: e.id, key: e.sealed}
+	_, _ = rand.Read(h.salt[:]) // never fails
 	raw := h.append(nil)
 	h.sum = sha256.Sum256(raw)
-	s := &Sealer{header: h}
-	s.aead, err = newAEAD(key)
-	clear(key)
-	return s, append(dst, raw...), err
+	aead, err := h.aead(e.secret)
+	return &Sealer{aead: aead, header: h}, append(dst, raw...), err
 }
 
 func newAEAD(key []byte) (cipher.AEAD, error) {

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -64,7 +63,11 @@ func (s *Spool) Begin(start recording.Start, to *recording.Recipient, broken fun
 	}
 	t := &Tape{spool: s, start: start, began: time.Now(), broken: broken, wake: make(chan struct{}, 1)}
 	var raw []byte
-	if t.sealer, raw, err = recording.NewSealer(nil, to, start.Name); err != nil {
+	envelope, err := s.envelopes.of(to)
+	if err != nil {
+		return nil, err
+	}
+	if t.sealer, raw, err = recording.NewSealer(nil, envelope, start.Name); err != nil {
 		return nil, err
 	}
 	if raw, err = t.sealer.Chunk(raw, recording.AppendFrame(nil, first), false, true); err != nil {
@@ -82,6 +85,29 @@ func (s *Spool) Begin(start recording.Start, to *recording.Recipient, broken fun
 	s.grew(start.Name, len(raw), false)
 	s.tapes.Go(t.run)
 	return t, nil
+}
+
+// envelopes is the one that is in use: for recordings that begin within a minute.
+type envelopes struct {
+	mu   sync.Mutex
+	to   *recording.Recipient // guarded by mu
+	made time.Time            // guarded by mu
+	now  *recording.Envelope  // guarded by mu
+}
+
+const envelopeLife = time.Minute
+
+func (e *envelopes) of(to *recording.Recipient) (*recording.Envelope, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.to == to && time.Since(e.made) < envelopeLife {
+		return e.now, nil
+	}
+	now, err := recording.NewEnvelope(to)
+	if err == nil {
+		e.to, e.made, e.now = to, time.Now(), now
+	}
+	return now, err
 }
 
 func (s *Spool) unwritable(err error) error {
@@ -288,9 +314,4 @@ func (t *Tape) finish(e recording.End) {
 		return
 	}
 	t.write(recording.AppendFrame(frames, last), true, true)
-	t.spool.syncs <- struct{}{}
-	defer func() { <-t.spool.syncs }()
-	if err := t.file.Sync(); err != nil {
-		t.spool.cfg.Log.Warn("a recording may not be on the disk", "name", t.start.Name, "err", fmt.Sprint(err))
-	}
 }
