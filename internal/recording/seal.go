@@ -224,7 +224,7 @@ var flaters = sync.Pool{New: func() any {
 }}
 
 // smallest is what is compressed; less gains nothing.
-const smallest = 256
+const smallest = 1 << 10
 
 // Chunk seals frames, at most MaxChunk bytes of them, and appends the chunk to dst. The final one ends the recording. Without
 // compress it costs a fraction of the time.
