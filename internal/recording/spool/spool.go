@@ -30,6 +30,7 @@ const (
 	sendAfter    = 10 * time.Second // how long less waits
 	closeTime    = 5 * time.Second
 	maxSyncs     = 32
+	syncAfter    = 250 * time.Millisecond // what auth has by then need not be synced here
 	firstRetry   = time.Second
 	longestRetry = time.Minute
 	refusedRetry = time.Hour // what auth refuses stays here, for a person to look at, and is tried again
@@ -47,7 +48,10 @@ type Spool struct {
 	cfg  Config
 	news chan struct{} // rung, at most once ahead, when something may have become due
 	// Each fsync holds a thread of the system; a disk that hangs must not hold thousands.
-	syncs chan struct{}
+	syncs   chan struct{}
+	sync    func(*os.File) error
+	closing context.Context
+	close   context.CancelFunc
 
 	mu      sync.Mutex
 	waiting map[string]*waiting // guarded by mu: by name
@@ -61,6 +65,7 @@ type waiting struct {
 	size, sent int64
 	oldest     time.Time // when the first byte behind sent was written
 	ended      bool
+	gone       chan struct{} // closed once auth has it; nil for what an earlier process left
 	later      time.Time     // not to be tried before
 	put        time.Duration // for how long it was put off last
 }
@@ -79,7 +84,8 @@ func Open(cfg Config) (*Spool, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make recording spool: %w", err)
 	}
-	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), syncs: make(chan struct{}, maxSyncs), waiting: map[string]*waiting{}}
+	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), syncs: make(chan struct{}, maxSyncs), waiting: map[string]*waiting{}, sync: (*os.File).Sync}
+	s.closing, s.close = context.WithCancel(context.Background())
 	entries, err := os.ReadDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("read recording spool: %w", err)
@@ -128,6 +134,7 @@ func (s *Spool) recover(name string) (int64, error) {
 
 // Close waits a while for the tapes that were ended; what is not written by then is lost with this process.
 func (s *Spool) Close() {
+	s.close()
 	over := make(chan struct{})
 	go func() { s.tapes.Wait(); close(over) }()
 	select {
@@ -273,8 +280,12 @@ func (s *Spool) sendOne(ctx context.Context, w waiting, send func(context.Contex
 func (s *Spool) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bytes -= s.waiting[name].size
+	w := s.waiting[name]
+	s.bytes -= w.size
 	delete(s.waiting, name)
+	if w.gone != nil {
+		close(w.gone)
+	}
 }
 
 // putOff leaves a recording for a while, each time twice as long.
