@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/recording/screen"
 )
 
 // Streams are a program's input and output. Interactive says that In is a terminal.
@@ -179,7 +180,7 @@ func (f Format) Print(w io.Writer, v any, text func(io.Writer) error) error {
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(append(raw, '\n'))
+		_, err = w.Write(append(screen.JSON(raw), '\n'))
 		return err
 	case "yaml":
 		raw, err := json.Marshal(v)

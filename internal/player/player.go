@@ -43,7 +43,7 @@ const step = 10 * time.Second
 
 // Player shows one recording on a terminal.
 type Player struct {
-	Open    func(context.Context) (Frames, error) // from the beginning; asked again to go back
+	Open    func(context.Context) (Frames, error) // from the beginning, until its context ends; asked again to go back
 	Out     io.Writer
 	Keys    <-chan Key    // nil where nobody steers
 	Speed   float64       // 1 is as it went
@@ -96,14 +96,16 @@ func (p *Player) Play(ctx context.Context) (Ending, error) {
 
 // run shows the recording from its beginning, what is behind the clock at once; again is that the person went back.
 func (p *Player) run(ctx context.Context) (e Ending, again bool, err error) {
-	frames, err := p.Open(ctx)
-	if err != nil {
-		return e, false, err
-	}
-	defer frames.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	r := &reader{open: p.Open, got: make(chan got, 1)}
+	defer func() { cancel(); r.close() }()
 	p.painter = painter{crlf: true}
 	for {
-		f, err := frames.Next()
+		f, went, err := p.next(ctx, r)
+		if went != stay {
+			e.Quit = went == quit
+			return e, went == back, nil
+		}
 		if errors.Is(err, io.EOF) {
 			return e, false, nil
 		}
@@ -114,13 +116,70 @@ func (p *Player) run(ctx context.Context) (e Ending, again bool, err error) {
 			return e, false, err
 		}
 		p.painter.terminal = e.Start.Terminal != nil
-		went, err := p.wait(ctx, f.At)
+		went, err = p.wait(ctx, f.At)
 		if err != nil || went != stay {
 			e.Quit = went == quit
 			return e, went == back, err
 		}
 		if _, err := p.Out.Write(p.painter.paint(f)); err != nil {
 			return e, false, err
+		}
+	}
+}
+
+// got is a frame that was read, or why not.
+type got struct {
+	recording.Frame
+	err error
+}
+
+// reader reads frames beside the person's keys: who sends them may be slow, or silent.
+type reader struct {
+	open    func(context.Context) (Frames, error)
+	frames  Frames // nil until they are open; while reading the goroutine's
+	got     chan got
+	reading bool
+}
+
+// close waits for what is being read, which the end of the context ends.
+func (r *reader) close() {
+	if r.reading {
+		<-r.got
+	}
+	if r.frames != nil {
+		_ = r.frames.Close()
+	}
+}
+
+func (r *reader) read(ctx context.Context) {
+	var g got
+	if r.frames == nil {
+		r.frames, g.err = r.open(ctx)
+	}
+	if g.err == nil {
+		g.Frame, g.err = r.frames.Next()
+	}
+	r.got <- g
+}
+
+// next gives the next frame, and does meanwhile what the person wants.
+func (p *Player) next(ctx context.Context, r *reader) (recording.Frame, move, error) {
+	r.reading = true
+	go r.read(ctx)
+	for {
+		select {
+		case g := <-r.got:
+			r.reading = false
+			return g.Frame, stay, g.err
+		case <-ctx.Done():
+			return recording.Frame{}, stay, ctx.Err()
+		case k, ok := <-p.Keys:
+			if !ok {
+				p.Keys = nil
+			}
+			if went := p.press(k); went != stay {
+				return recording.Frame{}, went, nil
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package player
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"strings"
 	"sync"
@@ -207,4 +208,65 @@ func TestPlayPlain(t *testing.T) {
 			t.Errorf("%q %v", b.String(), err)
 		}
 	})
+}
+
+// silent is a recording whose sender says nothing more, until it is closed.
+type silent struct {
+	reel
+	ctx context.Context
+}
+
+func (s *silent) Next() (recording.Frame, error) {
+	if len(s.left) > 0 {
+		return s.reel.Next()
+	}
+	<-s.ctx.Done()
+	return recording.Frame{}, s.ctx.Err()
+}
+
+// TestPlaySilent: a sender that says nothing more does not keep the person, whose terminal takes no Ctrl-C meanwhile.
+func TestPlaySilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		keys := make(chan Key)
+		p := &Player{Out: io.Discard, Keys: keys, Open: func(ctx context.Context) (Frames, error) {
+			return &silent{reel{session(t, term, out(time.Second, "a"))}, ctx}, nil
+		}}
+		over := make(chan Ending)
+		go func() {
+			e, err := p.Play(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			over <- e
+		}()
+		time.Sleep(time.Minute)
+		for _, k := range []Key{Pause, Pause, Back, Quit} {
+			select {
+			case keys <- k:
+			case <-time.After(time.Minute):
+				t.Fatal("nobody looks at the keys")
+			}
+			synctest.Wait()
+		}
+		if e := <-over; !e.Quit || e.Start.User != "alice" {
+			t.Errorf("%+v", e)
+		}
+	})
+}
+
+// TestA31_RecordingJSON: what a terminal acts on is not in JSON as it is, and programs read it all the same.
+func TestA31_RecordingJSON(t *testing.T) {
+	const evil = "a\u009b6n\u202e\x7f\x1b[c\u2028z"
+	var b bytes.Buffer
+	if _, err := JSON(&b, &reel{session(t, term, out(0, evil))}); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(b.String(), "\u009b\u202e\x7f\x1b\u2028") {
+		t.Errorf("%q", b.String())
+	}
+	_, last, _ := strings.Cut(b.String(), "\n")
+	var got struct{ Text string }
+	if err := json.Unmarshal([]byte(last), &got); err != nil || got.Text != evil {
+		t.Errorf("%q %v", got.Text, err)
+	}
 }

@@ -34,7 +34,7 @@ var kindNames = map[recording.Kind]string{recording.Began: "start", recording.Ou
 
 // JSON writes each frame as one JSON object a line, as it was recorded.
 func JSON(w io.Writer, frames Frames) (Ending, error) {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(escaped{w})
 	return each(frames, func(f recording.Frame) error {
 		out := frameJSON{At: f.At.Seconds(), Kind: kindNames[f.Kind]}
 		var err error
@@ -57,6 +57,17 @@ func JSON(w io.Writer, frames Frames) (Ending, error) {
 		}
 		return enc.Encode(out)
 	})
+}
+
+// escaped writes JSON that a terminal shows as it is.
+type escaped struct{ io.Writer }
+
+// Write is of io.Writer.
+func (e escaped) Write(b []byte) (int, error) {
+	if _, err := e.Writer.Write(screen.JSON(b)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func each(frames Frames, do func(recording.Frame) error) (e Ending, err error) {

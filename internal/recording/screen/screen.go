@@ -3,6 +3,8 @@
 package screen
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 )
@@ -100,10 +102,29 @@ func (f *Filter) character(dst []byte, c byte) []byte {
 		r = utf8.RuneError
 	}
 	f.seq = f.seq[:0]
-	if r >= 0x80 && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
-		r = utf8.RuneError // C1, and what turns the order of letters around
+	if Hidden(r) {
+		r = utf8.RuneError
 	}
 	return utf8.AppendRune(dst, r)
+}
+
+// Hidden reports whether a character is one that a terminal does not show but does something at: a C1 control, or what turns
+// the order of letters around.
+func Hidden(r rune) bool {
+	return r >= 0x80 && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+}
+
+// JSON gives JSON with the characters of its strings escaped that JSON leaves as they are and a terminal does not.
+func JSON(raw []byte) []byte {
+	out := make([]byte, 0, len(raw)+16)
+	for _, r := range string(raw) {
+		if r == 0x7f || Hidden(r) {
+			out = fmt.Appendf(out, "\\u%04x", r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }
 
 // escaped takes the byte behind ESC.
@@ -202,13 +223,15 @@ func (f *Filter) drawn() []byte {
 // draws reports whether a control sequence with these parameters and this end draws, and does nothing else.
 func draws(params []byte, end byte) bool {
 	if len(params) > 0 && params[0] == '?' {
-		return (end == 'h' || end == 'l') && modes(params[1:]) || (end == 'J' || end == 'K') && small(params[1:])
+		return (end == 'h' || end == 'l') && modes(params[1:]) || (end == 'J' || end == 'K') && small(params[1:]) && !bytes.ContainsRune(params, '3')
 	}
 	if end == 'q' && len(params) > 0 && params[len(params)-1] == ' ' { // the cursor's shape
 		return small(params[:len(params)-1])
 	}
 	switch end {
-	case 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'P', 'S', 'T', 'X', 'Z', '@', '`', 'a', 'b', 'd', 'e', 'f', 'g', 'm', 'r', 's', 'u':
+	case 'J':
+		return small(params) && !bytes.ContainsRune(params, '3') // not what was on the person's own screen before
+	case 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'K', 'L', 'M', 'P', 'S', 'T', 'X', 'Z', '@', '`', 'a', 'b', 'd', 'e', 'f', 'g', 'm', 'r', 's', 'u':
 		return small(params)
 	case 'h', 'l':
 		return string(params) == "4" // insert mode

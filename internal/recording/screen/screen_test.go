@@ -37,6 +37,7 @@ func TestScreenDraws(t *testing.T) {
 // links, answers, reports, keys, the mouse, printing, files, downloads of characters, 8-bit controls.
 func TestA31Recording(t *testing.T) {
 	for s, want := range map[string]string{
+		"\x1b[3Ja\x1b[2;3J\x1b[?3J":                  "a",
 		"a\x1b]0;title\x07b":                         "ab",
 		"a\x1b]52;c;cm0gLXJmIC8=\x1b\\b":             "ab",
 		"a\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\b": "alinkb",

@@ -29,6 +29,8 @@ const (
 	maxPiece     = 2 << 20
 	sendAfter    = 10 * time.Second // how long less waits
 	closeTime    = 5 * time.Second
+	maxSyncs     = 32
+	syncAfter    = 250 * time.Millisecond // what auth has by then need not be synced here
 	firstRetry   = time.Second
 	longestRetry = time.Minute
 	refusedRetry = time.Hour // what auth refuses stays here, for a person to look at, and is tried again
@@ -43,8 +45,13 @@ type Config struct {
 
 // Spool is one agent's. Its methods may be called by many goroutines at once.
 type Spool struct {
-	cfg       Config
-	news      chan struct{} // rung, at most once ahead, when something may have become due
+	cfg  Config
+	news chan struct{} // rung, at most once ahead, when something may have become due
+	// Each fsync holds a thread of the system; a disk that hangs must not hold thousands.
+	syncs     chan struct{}
+	sync      func(*os.File) error
+	closing   context.Context
+	close     context.CancelFunc
 	envelopes envelopes
 
 	mu      sync.Mutex
@@ -59,7 +66,7 @@ type waiting struct {
 	size, sent int64
 	oldest     time.Time // when the first byte behind sent was written
 	ended      bool
-	settled    bool          // it is surely on the disk, as far as that says so
+	gone       chan struct{} // closed once auth has it; nil for what an earlier process left
 	later      time.Time     // not to be tried before
 	put        time.Duration // for how long it was put off last
 }
@@ -78,7 +85,8 @@ func Open(cfg Config) (*Spool, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make recording spool: %w", err)
 	}
-	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), waiting: map[string]*waiting{}}
+	s := &Spool{cfg: cfg, news: make(chan struct{}, 1), syncs: make(chan struct{}, maxSyncs), waiting: map[string]*waiting{}, sync: (*os.File).Sync}
+	s.closing, s.close = context.WithCancel(context.Background())
 	entries, err := os.ReadDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("read recording spool: %w", err)
@@ -127,6 +135,7 @@ func (s *Spool) recover(name string) (int64, error) {
 
 // Close waits a while for the tapes that were ended; what is not written by then is lost with this process.
 func (s *Spool) Close() {
+	s.close()
 	over := make(chan struct{})
 	go func() { s.tapes.Wait(); close(over) }()
 	select {
@@ -178,7 +187,6 @@ func (s *Spool) Run(ctx context.Context, send func(context.Context, recording.Pi
 	for {
 		if err := s.sendDue(ctx, send); err != nil && ctx.Err() == nil {
 			s.cfg.Log.Warn("recordings wait for auth", "err", err)
-			s.settle()
 			select {
 			case <-time.After(retry):
 			case <-ctx.Done():
@@ -207,28 +215,6 @@ func (s *Spool) sendDue(ctx context.Context, send func(context.Context, recordin
 			if err := s.sendOne(ctx, w, send); err != nil {
 				return err
 			}
-		}
-	}
-}
-
-// settle brings what waits to the disk: what goes to auth at once needs no disk, and most does.
-func (s *Spool) settle() {
-	s.mu.Lock()
-	var names []string
-	for name, w := range s.waiting {
-		if w.ended && !w.settled {
-			w.settled = true
-			names = append(names, name)
-		}
-	}
-	s.mu.Unlock()
-	for _, name := range names {
-		f, err := os.Open(s.file(name))
-		if err == nil {
-			err = errors.Join(f.Sync(), f.Close())
-		}
-		if err != nil {
-			s.cfg.Log.Warn("a recording may not be on the disk", "file", s.file(name), "err", err)
 		}
 	}
 }
@@ -295,8 +281,12 @@ func (s *Spool) sendOne(ctx context.Context, w waiting, send func(context.Contex
 func (s *Spool) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bytes -= s.waiting[name].size
+	w := s.waiting[name]
+	s.bytes -= w.size
 	delete(s.waiting, name)
+	if w.gone != nil {
+		close(w.gone)
+	}
 }
 
 // putOff leaves a recording for a while, each time twice as long.

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -557,4 +558,37 @@ func TestSpoolIdle(t *testing.T) {
 		tape.End(recording.End{})
 	}
 	p.tapes.Wait()
+}
+
+// TestSpoolSync: a recording that auth does not have soon is brought to the disk once it is over, and before the agent ends.
+func TestSpoolSync(t *testing.T) {
+	for name, c := range map[string]struct {
+		away, closes bool
+		want         int32
+	}{"auth is there": {}, "auth is away": {away: true, want: 1}, "the agent ends": {away: true, closes: true, want: 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPlace(t, t.TempDir(), 0)
+				var synced atomic.Int32
+				p.sync = func(f *os.File) error { synced.Add(1); return f.Sync() }
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				go func() { _ = p.Run(ctx, p.send) }()
+				if c.away {
+					p.answers(errors.New("away"))
+				}
+				p.begin(start(session), nil).End(recording.End{})
+				began := time.Now()
+				if c.closes {
+					p.Close()
+				} else {
+					time.Sleep(2 * syncAfter)
+					synctest.Wait()
+				}
+				if synced.Load() != c.want || c.closes && time.Since(began) != 0 {
+					t.Errorf("synced %d times, in %s", synced.Load(), time.Since(began))
+				}
+			})
+		})
+	}
 }

@@ -26,6 +26,7 @@ type Tape struct {
 	file   *os.File
 	sealer *recording.Sealer
 	wake   chan struct{} // rung, at most once ahead
+	gone   chan struct{} // closed once auth has all of it
 
 	mu    sync.Mutex
 	queue queue // guarded by mu
@@ -61,7 +62,7 @@ func (s *Spool) Begin(start recording.Start, to *recording.Recipient, broken fun
 	if err != nil {
 		return nil, err
 	}
-	t := &Tape{spool: s, start: start, began: time.Now(), broken: broken, wake: make(chan struct{}, 1)}
+	t := &Tape{spool: s, start: start, began: time.Now(), broken: broken, wake: make(chan struct{}, 1), gone: make(chan struct{})}
 	var raw []byte
 	envelope, err := s.envelopes.of(to)
 	if err != nil {
@@ -80,7 +81,7 @@ func (s *Spool) Begin(start recording.Start, to *recording.Recipient, broken fun
 		return nil, s.unwritable(errors.Join(err, t.file.Close(), os.Remove(t.file.Name())))
 	}
 	s.mu.Lock()
-	s.waiting[start.Name] = &waiting{name: start.Name}
+	s.waiting[start.Name] = &waiting{name: start.Name, gone: t.gone}
 	s.mu.Unlock()
 	s.grew(start.Name, len(raw), false)
 	s.tapes.Go(t.run)
@@ -314,4 +315,22 @@ func (t *Tape) finish(e recording.End) {
 		return
 	}
 	t.write(recording.AppendFrame(frames, last), true, true)
+	t.sync()
+}
+
+// sync brings an ended recording to the disk, unless auth has it in a moment.
+func (t *Tape) sync() {
+	late := time.NewTimer(syncAfter)
+	defer late.Stop()
+	select {
+	case <-t.gone:
+		return
+	case <-late.C:
+	case <-t.spool.closing.Done():
+	}
+	t.spool.syncs <- struct{}{}
+	defer func() { <-t.spool.syncs }()
+	if err := t.spool.sync(t.file); err != nil {
+		t.spool.cfg.Log.Warn("a recording may not be on the disk", "name", t.start.Name, "err", fmt.Sprint(err))
+	}
 }
