@@ -272,7 +272,7 @@ func (x *exchange) forbidden(limits access.Limits, h http.Header) *fault.Error {
 	switch {
 	case limits.KubeUsers == "": // without a user the server would take the request for the agent's own
 		return fault.New(fault.Denied, "your roles leave you no Kubernetes user to be").WithReason("kubernetes_users").
-			WithCause("a role denies it").WithFix("ask an administrator for one of kubernetes_users in your roles")
+			WithCause("a role denies it, or your own name is one of those that Kubernetes keeps for itself").WithFix("ask an administrator for one of kubernetes_users in your roles")
 	case strings.Contains(limits.KubeUsers, ","):
 		return fault.New(fault.Denied, "your roles let you be several Kubernetes users, and a request is one's").WithReason("kubernetes_users").
 			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
