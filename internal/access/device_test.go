@@ -283,6 +283,14 @@ var limitRows = []struct {
 		s.role("access").Allow.KubernetesUsers = []string{"robot", "root"}
 		s.role("deny").Deny.KubernetesUsers = []string{"root"}
 	}, func(l Limits) bool { return l.KubeUsers == "robot" }},
+	{"kubernetes_users of none, and a name of Kubernetes' own", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.who.Name = "system:kube-controller-manager"
+	}, func(l Limits) bool { return l.KubeUsers == "" }},
+	{"kubernetes_users that name one of Kubernetes' own", func(s *situation) {
+		s.kube("get", pod("dev", "web"))
+		s.role("access").Allow.KubernetesUsers = []string{"system:kube-scheduler"}
+	}, func(l Limits) bool { return l.KubeUsers == "system:kube-scheduler" }},
 	{"kubernetes_users that are denied, every one", func(s *situation) {
 		s.kube("get", pod("dev", "web"))
 		s.role("access").Allow.KubernetesUsers = []string{"robot"}

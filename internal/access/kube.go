@@ -34,7 +34,8 @@ func KubeFilters(in Input) bool {
 }
 
 // kubeAs are the users and groups that granting roles let a request be made as, and no role takes away: sorted, each once,
-// separated by commas. Where no role names a user it is the login's own name; where that is denied too there is none.
+// separated by commas. Where no role names a user it is the login's own name; where that is denied too there is none, nor where
+// it is one of those that Kubernetes keeps for its own parts, whom roles alone can name.
 func kubeAs(in *Input, held []asked) (users, groups string) {
 	gathered := func(list func(*Policy) []string, denied func(*Policy) []value, otherwise ...string) string {
 		var out []string
@@ -53,7 +54,11 @@ func kubeAs(in *Input, held []asked) (users, groups string) {
 		slices.Sort(out)
 		return strings.Join(slices.Compact(out), ",")
 	}
-	users = gathered(func(p *Policy) []string { return p.allow.KubernetesUsers }, func(p *Policy) []value { return p.deny.kube.users }, in.Identity.Name)
+	var own []string
+	if name := in.Identity.Name; !strings.HasPrefix(name, "system:") {
+		own = []string{name}
+	}
+	users = gathered(func(p *Policy) []string { return p.allow.KubernetesUsers }, func(p *Policy) []value { return p.deny.kube.users }, own...)
 	groups = gathered(func(p *Policy) []string { return p.allow.KubernetesGroups }, func(p *Policy) []value { return p.deny.kube.groups })
 	return users, groups
 }

@@ -133,6 +133,15 @@ func (s *Session) Shows(namespace, name string) bool {
 	return d.Allowed
 }
 
+// May reports whether what was let in would be allowed by another verb too.
+func (s *Session) May(verb string) bool {
+	picture, _ := s.gate.pictures.Current()
+	req := s.asked()
+	req.Action.Verb = verb
+	d, _ := picture.Decide(req.Identity, req.Target, req.Action, s.gate.now())
+	return d.Allowed
+}
+
 // Exited says with which status the command that the session was for ended; the record of its end has it.
 func (s *Session) Exited(code int) {
 	s.mu.Lock()

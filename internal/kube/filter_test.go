@@ -240,6 +240,7 @@ func TestA50Keys(t *testing.T) {
 	for _, event := range []string{
 		`{"type":"ADDED","object":{"kind":"Thing","\u212aind":"Table",` + hidden + `,"rows":[{"object":{"metadata":{"name":"a","namespace":"dev"}}}]}}`,
 		`{"type":"ADDED","object":{` + hidden + `,"Metadata":{"namespace":"dev"}}}`,
+		`{"type":"BOOKMARK","object":{` + hidden + `}}`,
 	} {
 		p := newPlace(t, lists(event), inDev)
 		if res, got := p.asks(get("/apis/example.com/v1/things?watch=1")); strings.Contains(got, "secret") {

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/kube/request"
 	"github.com/sallyport/sallyport/internal/target"
 )
 
@@ -48,6 +50,15 @@ func dropTokens(h http.Header) {
 	if len(keep) > 0 {
 		h.Set("Sec-Websocket-Protocol", strings.Join(keep, ", "))
 	}
+}
+
+// applies reports whether a patch is a server-side apply of an object, which makes it where it is not there (k8s.io/apiserver,
+// PatchResource); of a subresource it makes none.
+func applies(h http.Header, q request.Request) bool {
+	if q.Verb != "patch" || !strings.HasSuffix(strings.TrimSuffix(q.Path, "/"), "/"+url.PathEscape(q.Object.Name)) {
+		return false
+	}
+	return slices.ContainsFunc(h.Values("Content-Type"), func(v string) bool { return strings.Contains(strings.ToLower(v), "apply-patch") })
 }
 
 func unescaped(path string) string {

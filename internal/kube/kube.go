@@ -238,15 +238,7 @@ type exchange struct {
 // forward sends the request as whom the decision names, and brings the answer back.
 func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 	limits := x.session.Limits()
-	if limits.KubeUsers == "" { // without a user the server would take the request for the agent's own
-		f := fault.New(fault.Denied, "your roles leave you no Kubernetes user to be").WithReason("kubernetes_users").
-			WithCause("a role denies it").WithFix("ask an administrator for one of kubernetes_users in your roles")
-		refuse(w, x.request.Object, http.StatusForbidden, f)
-		return x.record(http.StatusForbidden, f.Text)
-	}
-	if strings.Contains(limits.KubeUsers, ",") {
-		f := fault.New(fault.Denied, "your roles let you be several Kubernetes users, and a request is one's").WithReason("kubernetes_users").
-			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
+	if f := x.forbidden(limits, r.Header); f != nil {
 		refuse(w, x.request.Object, http.StatusForbidden, f)
 		return x.record(http.StatusForbidden, f.Text)
 	}
@@ -273,6 +265,22 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		ErrorHandler:   func(w http.ResponseWriter, _ *http.Request, err error) { x.failed(w, err) }}
 	p.ServeHTTP(w, r.WithContext(ctx))
 	return context.Cause(x.session.Context())
+}
+
+// forbidden is why a request that was let in is not made.
+func (x *exchange) forbidden(limits access.Limits, h http.Header) *fault.Error {
+	switch {
+	case limits.KubeUsers == "": // without a user the server would take the request for the agent's own
+		return fault.New(fault.Denied, "your roles leave you no Kubernetes user to be").WithReason("kubernetes_users").
+			WithCause("a role denies it, or your own name is one of those that Kubernetes keeps for itself").WithFix("ask an administrator for one of kubernetes_users in your roles")
+	case strings.Contains(limits.KubeUsers, ","):
+		return fault.New(fault.Denied, "your roles let you be several Kubernetes users, and a request is one's").WithReason("kubernetes_users").
+			WithCause("they are %s", limits.KubeUsers).WithFix("ask an administrator to leave one of kubernetes_users in your roles")
+	case applies(h, x.request) && !x.session.May("create"):
+		return fault.New(fault.Denied, "a server-side apply creates what is not there, and your roles do not let you create it").WithReason("kubernetes_resources").
+			WithFix("use another patch, such as kubectl apply --server-side=false, or ask an administrator for the verb create")
+	}
+	return nil
 }
 
 // transport is the way that suits a request. Reads that are over soon go by connections of their own, on which they wait for no

@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -118,8 +120,40 @@ func (e Entry) value(kind string) map[string]any {
 	return map[string]any{"user": map[string]any{"exec": exec}}
 }
 
+// lockWait is how long another program may hold a kubeconfig.
+var lockWait = 5 * time.Second
+
+// hold keeps others from changing a file between its being read and written, by the lock that kubectl takes too (k8s.io/client-go,
+// clientcmd): a file beside it. Where none can be made the kubeconfig cannot be replaced either, and reading it needs none.
+func hold(path string) (release func(), err error) {
+	lock := path + ".lock"
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		f, err := os.OpenFile(lock, os.O_CREATE|os.O_EXCL, 0)
+		if err == nil {
+			f.Close()
+			return func() { os.Remove(lock) }, nil
+		}
+		goes := runtime.GOOS == "windows" && errors.Is(err, fs.ErrPermission) // one that is being removed
+		if !errors.Is(err, fs.ErrExist) && !goes {
+			return func() {}, nil
+		}
+		if time.Now().After(end) {
+			return nil, fault.New(fault.Unavailable, "the kubeconfig %s is being changed by somebody else", path).WithReason("kubeconfig_locked").
+				WithFix("try again; if nobody does, remove %s", lock)
+		}
+	}
+}
+
 // edit reads a file, changes it and replaces it in one step.
 func edit(path string, change func(root *yaml.Node) error) error {
+	release, err := hold(path)
+	if err != nil {
+		return err
+	}
+	defer release()
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.Invalid, "the kubeconfig %s cannot be read", path).Wrapping(err)

@@ -1,10 +1,13 @@
 package kubeconfig
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -119,5 +122,45 @@ func TestOdd(t *testing.T) {
 	}
 	if raw, _ := os.ReadFile(null); !strings.Contains(string(raw), "example.com-dev") {
 		t.Errorf("%s", raw)
+	}
+}
+
+// TestTogether: of many who log in at once none takes another's entry away, and a lock that kubectl holds is waited for, not
+// for ever.
+func TestTogether(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a place", "config")
+	const many = 16
+	var wg sync.WaitGroup
+	for i := range many {
+		wg.Go(func() {
+			if err := Put(path, entry(fmt.Sprint(i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range many {
+		if !strings.Contains(string(raw), fmt.Sprintf("--kube-cluster=%d\n", i)) {
+			t.Errorf("entry %d is gone", i)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); err != nil || len(left) != 1 {
+		t.Errorf("%q is left, %v", left, err)
+	}
+	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	was := lockWait
+	lockWait = 50 * time.Millisecond
+	defer func() { lockWait = was }()
+	if err := Put(path, entry("late")); err == nil || !strings.Contains(err.Error(), "being changed") {
+		t.Errorf("%v", err)
+	}
+	if now, err := os.ReadFile(path); err != nil || string(now) != string(raw) {
+		t.Error("it was changed under a lock")
 	}
 }

@@ -166,7 +166,7 @@ func verb(method string, o target.KubeObject, query url.Values) (string, error) 
 			if len(w) != 1 {
 				return "", errors.New("watch is there more than once")
 			}
-			if v := strings.ToLower(w[0]); v != "false" && v != "0" {
+			if truth(w) {
 				return "watch", nil
 			}
 		}

@@ -32,6 +32,8 @@ func TestParse(t *testing.T) {
 		{"HEAD", "/api/v1/namespaces/dev/pods/web", "get", target.KubeObject{Resource: "pods", Namespace: "dev", Name: "web"}},
 		{"GET", "/api/v1/namespaces/dev/pods?watch=true", "watch", target.KubeObject{Resource: "pods", Namespace: "dev"}},
 		{"GET", "/api/v1/namespaces/dev/pods?watch", "watch", target.KubeObject{Resource: "pods", Namespace: "dev"}},
+		{"GET", "/api/v1/namespaces/dev/pods?watch=fal%C5%BFe", "list", target.KubeObject{Resource: "pods", Namespace: "dev"}}, // the server folds
+		{"GET", "/api/v1/namespaces/dev/pods?watch=", "watch", target.KubeObject{Resource: "pods", Namespace: "dev"}},
 		{"GET", "/api/v1/namespaces/dev/pods?watch=0", "list", target.KubeObject{Resource: "pods", Namespace: "dev"}},
 		{"GET", "/apis/apps/v1/namespaces/dev/deployments/web/scale", "get", target.KubeObject{Group: "apps", Resource: "deployments", Subresource: "", Namespace: "dev", Name: "web"}},
 		{"POST", "/api/v1/namespaces/dev/pods", "create", target.KubeObject{Resource: "pods", Namespace: "dev"}},

@@ -288,15 +288,15 @@ func (s Sieve) Watch(body io.ReadCloser) io.ReadCloser {
 	return &piped{r, body}
 }
 
-// event decides about one event: bookmarks and errors name no object. Tables have their columns in the first one
+// event decides about one event: errors name no object, and neither does what is a bookmark. Tables have their columns in the first one
 // alone; columns keeps them for the first that is shown.
 func (s Sieve) event(kind string, object json.RawMessage, columns *json.RawMessage) (json.RawMessage, bool) {
-	if kind == "BOOKMARK" || kind == "ERROR" {
+	if kind == "ERROR" {
 		return object, true
 	}
 	n, ok := read(object)
-	if !ok {
-		return nil, false
+	if !ok || kind == "BOOKMARK" {
+		return object, ok && (n.name == "" || s.grants(n))
 	}
 	if n.kind == "Table" {
 		var b bytes.Buffer
