@@ -20,7 +20,7 @@ const module = "github.com/sallyport/sallyport/"
 // floors is the house, lowest first. Imports go to lower floors only; families, and floor 0, may import each other.
 var floors = [][]string{
 	0: {"fault", "label", "device", "identity", "role", "target", "lock", "cluster", "event", "live"},
-	1: {"access", "access/objects", "attestation", "bootlog", "ceremony", "manifest", "recording", "recording/screen", "wire", "config", "sshcert",
+	1: {"access", "access/objects", "access/strictest", "attestation", "bootlog", "ceremony", "manifest", "recording", "recording/screen", "wire", "config", "sshcert",
 		"dbwire/postgres", "dbwire/postgres/sql", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
 	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/platform", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
 		"tunnel", "turnstile", "handoff", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer", "kubeconfig", "recording/spool"}, // 2a: hold state, know no use case

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/access/strictest"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/label"
 	"github.com/sallyport/sallyport/internal/lock"
@@ -51,7 +52,7 @@ var lockRows = []row{
 	{"lock still in force", locked(lock.Lock{Target: lock.Target{User: "alice"}, Expires: noon.Add(time.Second)}), isLocked},
 	{"lock that has expired", locked(lock.Lock{Target: lock.Target{User: "alice"}, Expires: noon}), want{}},
 	{"lock without a target", locked(lock.Lock{}), isLocked},
-	{"lock that cannot be read", func(s *situation) { s.locks = []lock.Lock{*LockEverybody("l")} }, isLocked},
+	{"lock that cannot be read", func(s *situation) { s.locks = []lock.Lock{*strictest.Lock("l")} }, isLocked},
 	{"second of two locks", func(s *situation) {
 		s.locks = []lock.Lock{{Name: "k", Target: lock.Target{User: "bob"}}, {Name: "l", Target: lock.Target{User: "alice"}}}
 	}, isLocked},
@@ -117,7 +118,7 @@ var roleRows = []row{
 	{"deny by node_labels", func(s *situation) { s.role("deny").Deny.NodeLabels = all }, want{DeniedByRole, FromRole, "deny"}},
 	{"deny by other node_labels", func(s *situation) { s.role("deny").Deny.NodeLabels = label.Selector{"env": {"dev"}} }, want{}},
 	{"deny in the role that grants", func(s *situation) { s.role("access").Deny.Logins = []string{"root"} }, want{DeniedByRole, FromRole, "access"}},
-	{"role that cannot be read denies", func(s *situation) { s.role("broken").Deny = Everything() }, want{DeniedByRole, FromRole, "broken"}},
+	{"role that cannot be read denies", func(s *situation) { s.role("broken").Deny = strictest.Role() }, want{DeniedByRole, FromRole, "broken"}},
 	{"database by label, user and name", func(s *situation) { s.database() }, want{"", FromRole, "access"}},
 	{"db_labels of another value", func(s *situation) { s.database(); s.role("access").Allow.DBLabels = label.Selector{"env": {"dev"}} }, want{reason: NotGranted}},
 	{"db_users of another", func(s *situation) { s.database(); s.action.DBUser = "postgres" }, want{reason: NotGranted}},

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/access/strictest"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/label"
@@ -62,7 +63,7 @@ var modeRows = []row{
 	{"cluster is stricter: the cluster is named", mode("required", "required-for-humans"), byCluster},
 	{"role is stricter: the role is named", mode("required-for-humans", "required"), byRole},
 	{"settings never read", mode("", ""), byCluster},
-	{"settings that cannot be read", func(s *situation) { s.settings = *Strictest() }, byCluster},
+	{"settings that cannot be read", func(s *situation) { s.settings = *strictest.Settings() }, byCluster},
 	{"unknown mode of the cluster", mode("sometimes", ""), byCluster},
 	{"unknown mode of a role", mode("off", "sometimes"), byRole},
 	{"unknown mode, a bot with a pinned address", and(mode("off", "sometimes"), bot(true)), byRole},
@@ -395,7 +396,7 @@ func TestSelects(t *testing.T) {
 		{"another login", func(s *situation) { s.action = target.Action{Login: "ubuntu"} }, true},
 		{"other labels", func(s *situation) { s.target.Labels = nil }, false},
 		{"denied by labels", func(s *situation) { s.role("access").Deny.NodeLabels = all }, false},
-		{"locked", func(s *situation) { s.locks = append(s.locks, *LockEverybody("l")) }, false},
+		{"locked", func(s *situation) { s.locks = append(s.locks, *strictest.Lock("l")) }, false},
 		{"expired", func(s *situation) { s.who.Validity.Expires = noon }, false},
 		{"no clock", func(s *situation) { s.now = time.Time{} }, false},
 	} {

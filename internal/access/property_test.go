@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/access/strictest"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -184,7 +185,7 @@ var taking = map[string]func(r *rand.Rand, s *situation){
 			s.roles[0].Options = role.Options{}
 			s.roles[0].Allow = role.Conditions{}
 			s.roles = append(s.roles[:0:0], s.roles[1:]...)
-			s.roles = append(s.roles, role.Role{Name: "r0", Deny: Everything()})
+			s.roles = append(s.roles, role.Role{Name: "r0", Deny: strictest.Role()})
 		}
 	},
 	"the address": func(_ *rand.Rand, s *situation) { s.action.From = netip.Addr{} },

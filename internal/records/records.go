@@ -21,7 +21,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/access/strictest"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
@@ -216,7 +216,7 @@ func readLock(rec store.Record) lock.Lock {
 		}
 	}
 	_, name, _ := FromKey(rec.Key)
-	return *access.LockEverybody(name)
+	return *strictest.Lock(name)
 }
 
 // HostNameKey is where the id of the host lies that holds a name.

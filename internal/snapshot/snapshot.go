@@ -11,6 +11,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/sallyport/sallyport/internal/access"
+	"github.com/sallyport/sallyport/internal/access/strictest"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/live"
@@ -210,11 +211,11 @@ func Unreadable(kind manifest.Kind, name string) *manifest.Resource {
 	res := &manifest.Resource{Kind: kind, Metadata: manifest.Metadata{Name: name}}
 	switch kind {
 	case manifest.Role:
-		res.Spec = &role.Role{Name: name, Deny: access.Everything()}
+		res.Spec = &role.Role{Name: name, Deny: strictest.Role()}
 	case manifest.Lock:
-		res.Spec = access.LockEverybody(name)
+		res.Spec = strictest.Lock(name)
 	case manifest.Cap:
-		res.Spec = access.Strictest()
+		res.Spec = strictest.Settings()
 	case manifest.SessionEnd:
 		res.Spec = &live.End{Session: name}
 	}

@@ -1,4 +1,5 @@
-package access
+// Package strictest is what stands for roles, locks and settings that cannot be read.
+package strictest
 
 import (
 	"github.com/sallyport/sallyport/internal/cluster"
@@ -8,17 +9,17 @@ import (
 	"github.com/sallyport/sallyport/internal/role"
 )
 
-// Everything is the deny side that stands for a role which cannot be read.
-func Everything() role.Conditions {
+// Role is the deny side that stands for a role which cannot be read.
+func Role() role.Conditions {
 	all := label.Selector{"*": {"*"}}
 	return role.Conditions{NodeLabels: all, DBLabels: all, KubernetesLabels: all, AppLabels: all,
 		Rules: []role.Rule{{Resources: []string{"*"}, Verbs: []string{"*"}}}}
 }
 
-// LockEverybody stands for a lock which cannot be read.
-func LockEverybody(name string) *lock.Lock { return &lock.Lock{Name: name} }
+// Lock stands for a lock which cannot be read.
+func Lock(name string) *lock.Lock { return &lock.Lock{Name: name} }
 
-// Strictest stands for settings which cannot be read.
-func Strictest() *cluster.Settings {
+// Settings stands for settings which cannot be read.
+func Settings() *cluster.Settings {
 	return &cluster.Settings{SecondFactors: []string{"unknown"}, DeviceTrust: cluster.DeviceTrust{Mode: device.ModeRequired}, LockingMode: "strict"}
 }
