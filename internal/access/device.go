@@ -9,7 +9,7 @@ import (
 func devicesSay(in *Input, held []asked) (Decision, bool) {
 	who := in.Identity
 	dev := trusted(who)
-	source, demanded := strictest(in, held)
+	source, demanded := strictestMode(in, held)
 	if demanded && excused(who, source) {
 		return Decision{}, true
 	}
@@ -49,9 +49,9 @@ func devicesSay(in *Input, held []asked) (Decision, bool) {
 	return Decision{}, true
 }
 
-// strictest finds the mode that decides: the cluster's, or that of a matching role. Requirements without a mode mean
+// strictestMode finds the mode that decides: the cluster's, or that of a matching role. Requirements without a mode mean
 // required.
-func strictest(in *Input, held []asked) (Source, bool) {
+func strictestMode(in *Input, held []asked) (Source, bool) {
 	mode, source := in.Settings.DeviceTrust.Mode, Source{Kind: FromCluster, Name: "cluster_auth_preference"}
 	if mode == device.ModeUnset {
 		mode = "unset" // settings that were never read count as required
