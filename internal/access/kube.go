@@ -26,9 +26,7 @@ func KubeFilters(in Input) bool {
 		if len(p.deny.kube.objects) > 0 {
 			return true
 		}
-		if p.grants {
-			whole = whole || p.allow.kube.objects.Whole(in.Action.Verb, in.Action.Kube)
-		}
+		whole = whole || p.grants && p.allow.kube.objects.Whole(in.Action.Verb, in.Action.Kube)
 	}
 	return !whole
 }
@@ -54,10 +52,7 @@ func kubeAs(in *Input, held []asked) (users, groups string) {
 		slices.Sort(out)
 		return strings.Join(slices.Compact(out), ",")
 	}
-	var own []string
-	if name := in.Identity.Name; !strings.HasPrefix(name, "system:") {
-		own = []string{name}
-	}
+	own := slices.DeleteFunc([]string{in.Identity.Name}, func(name string) bool { return strings.HasPrefix(name, "system:") })
 	users = gathered(func(p *Policy) []string { return p.allow.KubernetesUsers }, func(p *Policy) []value { return p.deny.kube.users }, own...)
 	groups = gathered(func(p *Policy) []string { return p.allow.KubernetesGroups }, func(p *Policy) []value { return p.deny.kube.groups })
 	return users, groups

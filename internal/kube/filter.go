@@ -2,6 +2,7 @@ package kube
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"mime"
@@ -57,7 +58,11 @@ type readCloser struct {
 }
 
 func (x *exchange) sieve() sieve.Sieve {
-	return sieve.Sieve{Shows: x.session.Shows, Pages: x.door.pages}
+	within := x.request.Object.Namespace
+	return sieve.Sieve{Pages: x.door.pages, Shows: func(namespace, name string) bool {
+		// What is in a namespace's list is in the namespace, whether or not it says so: it is not cluster-wide.
+		return x.session.Shows(cmp.Or(namespace, within), name)
+	}}
 }
 
 // page is the query to send on in the place of the client's, with the way to the next page as the server gave it; nil where

@@ -248,3 +248,12 @@ func TestA50Keys(t *testing.T) {
 		}
 	}
 }
+
+// TestA50Unsaid: what does not say its namespace is in the one whose list it is in.
+func TestA50Unsaid(t *testing.T) {
+	p := newPlace(t, lists(`{"kind":"ThingList","items":[{"metadata":{"name":"secret"}},{"metadata":{"name":"web-1"}}]}`),
+		role.KubeResource{Kind: "*", Name: "*", Verbs: []string{"*"}}, role.KubeResource{Kind: "*", Namespace: "dev", Name: "web-*", Verbs: []string{"*"}})
+	if res, body := p.asks(get("/apis/example.com/v1/namespaces/dev/things")); strings.Contains(body, "secret") || !strings.Contains(body, "web-1") {
+		t.Errorf("%d %s", res.StatusCode, body)
+	}
+}

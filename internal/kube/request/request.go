@@ -172,6 +172,9 @@ func verb(method string, o target.KubeObject, query url.Values) (string, error) 
 		}
 		return "list", nil
 	case http.MethodPost:
+		if o.Name != "" && o.Subresource == "" { // a custom resource's server would take the name of the body, whatever the path's
+			return "", errors.New("a POST to an object's own path: create it where its list is")
+		}
 		return "create", nil
 	case http.MethodPut:
 		return "update", nil

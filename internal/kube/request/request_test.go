@@ -93,7 +93,8 @@ func TestA51Paths(t *testing.T) {
 			t.Errorf("%q is taken as %q %+v", path, r.Verb, r.Object)
 		}
 	}
-	for _, c := range [][2]string{{"CONNECT", "/api/v1/pods"}, {"TRACE", "/api/v1/pods"}, {"get", "/api/v1/pods"}, {"PROPFIND", "/api/v1/pods"}, {"GET", "/api/v1/pods?watch=0&watch=1"}} {
+	for _, c := range [][2]string{{"CONNECT", "/api/v1/pods"}, {"TRACE", "/api/v1/pods"}, {"get", "/api/v1/pods"}, {"PROPFIND", "/api/v1/pods"}, {"POST", "/apis/example.com/v1/namespaces/dev/things/web-1"}, {"POST", "/api/v1/namespaces/dev"},
+		 {"GET", "/api/v1/pods?watch=0&watch=1"}} {
 		if r, err := parse(t, c[0], c[1]); err == nil {
 			t.Errorf("%v is taken as %q", c, r.Verb)
 		}

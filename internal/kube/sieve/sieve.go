@@ -54,30 +54,6 @@ func (s Sieve) Body(body io.ReadCloser) io.ReadCloser {
 	return &piped{r, body}
 }
 
-// named is what of an object says whose it is; a table's rows carry theirs in object.
-type named struct{ kind, namespace, name string }
-
-// value is one of an object's, a piece of the bytes that it was read from.
-type value []byte
-
-// UnmarshalJSON is of json.Unmarshaler.
-func (v *value) UnmarshalJSON(raw []byte) error {
-	*v = raw
-	return nil
-}
-
-// read takes an object's kind and name by keys that are exactly so, as Kubernetes' clients do: encoding/json by itself would
-// take "Metadata" for "metadata" too.
-func read(raw []byte) (n named, ok bool) {
-	var object, meta map[string]value
-	if json.Unmarshal(raw, &object) != nil || object["metadata"] != nil && json.Unmarshal(object["metadata"], &meta) != nil {
-		return n, false
-	}
-	text := func(v value, into *string) bool { return v == nil || json.Unmarshal(v, into) == nil }
-	ok = text(object["kind"], &n.kind) && text(meta["name"], &n.name) && text(meta["namespace"], &n.namespace)
-	return n, ok
-}
-
 // shows asks access about one object.
 func (s Sieve) shows(raw json.RawMessage) bool {
 	n, ok := read(raw)
@@ -221,11 +197,11 @@ func (l *list) objects() error {
 		}
 		object := l.raw
 		if l.of == "rows" {
-			var row map[string]value
-			if json.Unmarshal(l.raw, &row) != nil {
+			row := pick(l.raw, "object")
+			if row == nil {
 				continue
 			}
-			object = json.RawMessage(row["object"])
+			object = row[0]
 		}
 		if !l.shows(object) {
 			continue
