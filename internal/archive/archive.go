@@ -191,6 +191,7 @@ func (s *Service) begin(host identity.Host, name string, piece []byte) (*entry, 
 	if host.Name != "" && host.Role == identity.RoleNode {
 		start.Server = host.Name
 	}
+	start.Environment = nil
 	_, head, err := recording.ReadHeader(bytes.NewReader(piece))
 	return &entry{Entry: recording.Entry{Start: start, State: recording.Going, Length: head}}, err
 }

@@ -11,7 +11,7 @@ import (
 
 // record begins the recording of what is about to start.
 func (s *sessionChannel) record(command string) (err error) {
-	w := recorder.What{Number: s.conn.number(), Protocol: "ssh", Server: s.conn.node.name(), Command: command}
+	w := recorder.What{Number: s.conn.number(), Protocol: "ssh", Server: s.conn.node.name(), Command: command, Environment: s.env}
 	if s.terminal != nil {
 		w.Terminal = &recording.Terminal{Type: s.terminal.Type, Columns: s.terminal.Size.Columns, Rows: s.terminal.Size.Rows}
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -188,6 +189,43 @@ func TestRecord(t *testing.T) {
 	first, second := start.Name, mustStart(t, plain).Name
 	if ids := w.recorder.of(event.SessionStart); len(ids) != 1 || recording.Name(ids[0].SessionID, 1) != first || recording.Name(ids[0].SessionID, 2) != second {
 		t.Errorf("%q and %q of session %q", first, second, ids[0].SessionID)
+	}
+}
+
+// TestRecordHidden: what a client hides from the terminal's output is recorded: a terminal that begins without echo, and variables.
+func TestRecordHidden(t *testing.T) {
+	w := newWorld(t)
+	r := w.records(0)
+	c := w.client()
+	s, err := c.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RequestPty("xterm", 30, 90, ssh.TerminalModes{ssh.ECHO: 0}); err != nil {
+		t.Fatal(err)
+	}
+	s.Stdin = strings.NewReader("rm -rf /nowhere\n")
+	if err := s.Run("read x; $x"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = c.NewSession(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Setenv("LC_X", "rm -rf /nowhere"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 32 { // more than a recording's start has room for
+		_ = s.Setenv(fmt.Sprintf("LC_%d", i), strings.Repeat("<", 1000))
+	}
+	if err := s.Run("eval $LC_X"); err != nil {
+		t.Fatal(err)
+	}
+	all := r.all()
+	if got := text(all["read x; $x"], recording.Input); got != "rm -rf /nowhere\n" {
+		t.Errorf("%q", got)
+	}
+	if got := mustStart(t, all["eval $LC_X"]).Environment; len(got) != 5 || got[0] != "LC_X=rm -rf /nowhere" {
+		t.Errorf("%.200q", got)
 	}
 }
 

@@ -17,8 +17,11 @@ import (
 	"github.com/sallyport/sallyport/internal/shell"
 )
 
-// maxEnv is how many variables of a client's are kept.
-const maxEnv = 32
+// maxEnv is how many variables of a client's are kept, maxEnvBytes how long they are together: a recording has them all.
+const (
+	maxEnv      = 32
+	maxEnvBytes = 4 << 10
+)
 
 // sessionChannel is one session (RFC 4254 section 6): a login's shell, command or subsystem.
 type sessionChannel struct {
@@ -143,6 +146,13 @@ func (s *sessionChannel) setEnv(payload []byte) bool {
 	if ssh.Unmarshal(payload, &m) != nil || !shell.Accepts(m.Name, m.Value) || len(s.env) >= maxEnv || s.process != nil {
 		return false
 	}
+	size := len(m.Name) + 1 + len(m.Value)
+	for _, v := range s.env {
+		size += len(v)
+	}
+	if size > maxEnvBytes {
+		return false
+	}
 	s.env = append(s.env, m.Name+"="+m.Value)
 	return true
 }
@@ -257,7 +267,7 @@ func (s *sessionChannel) environment() []string {
 // input carries what the person types.
 func (s *sessionChannel) input(p *shell.Process, note func(shell.FileAction) error) {
 	shown := recording.Input
-	if s.terminal != nil { // it shows what is typed, but for secrets
+	if s.terminal != nil && ask.Echoes(s.terminal.Modes) { // it shows what is typed, but for secrets
 		shown = 0
 	}
 	from := s.recorded.Taker(touching{s.channel, s.conn}, shown)

@@ -51,14 +51,17 @@ type Start struct {
 	Name string    `json:"name"`
 	Time time.Time `json:"time"`
 	Place
-	User      string    `json:"user"`
-	Device    string    `json:"device,omitempty"` // asset tag
-	Login     string    `json:"login,omitempty"`
-	Resource  string    `json:"resource,omitempty"`   // of a cluster: NAMESPACE/POD/CONTAINER
-	Command   string    `json:"command,omitempty"`    // empty for a login shell
-	Terminal  *Terminal `json:"terminal,omitempty"`   // nil where there is none
-	CopyOnly  bool      `json:"copy_only,omitempty"`  // a file copy: how many bytes went through, not which
-	StreamMax int64     `json:"stream_max,omitempty"` // bytes of each stream that are kept; 0: all
+	User     string    `json:"user"`
+	Device   string    `json:"device,omitempty"` // asset tag
+	Login    string    `json:"login,omitempty"`
+	Resource string    `json:"resource,omitempty"` // of a cluster: NAMESPACE/POD/CONTAINER
+	Command  string    `json:"command,omitempty"`  // empty for a login shell
+	Terminal *Terminal `json:"terminal,omitempty"` // nil where there is none
+	// Environment are the variables that the client chose, NAME=VALUE. Listings do not have them.
+	Environment []string `json:"environment,omitempty"`
+
+	CopyOnly  bool  `json:"copy_only,omitempty"`  // a file copy: how many bytes went through, not which
+	StreamMax int64 `json:"stream_max,omitempty"` // bytes of each stream that are kept; 0: all
 }
 
 // Place is where a session is, and by which door.

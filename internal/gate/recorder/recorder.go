@@ -33,6 +33,8 @@ type What struct {
 	Command  string // empty for a login shell
 	Terminal *recording.Terminal
 	CopyOnly bool // a file copy, of which the bytes are counted
+
+	Environment []string // that the client chose: a command can run what is in it
 }
 
 // Recording takes what one shell or command shows. Its methods return at once; those of a nil one, of a session that is not
@@ -119,7 +121,7 @@ func (r *Recorder) begin(s *gate.Session, w What) (*Recording, error) {
 func (r *Recorder) start(s *gate.Session, w What) recording.Start {
 	u := s.Identity()
 	start := recording.Start{Name: recording.Name(s.ID(), w.Number), Time: r.Now().UTC(), Place: recording.Place{Cluster: r.Host.Cluster, Host: r.Host.ID, Server: w.Server, Protocol: w.Protocol},
-		User: u.Name, Login: s.Action().Login, Resource: w.Resource, Command: clip(w.Command), Terminal: w.Terminal}
+		User: u.Name, Login: s.Action().Login, Resource: w.Resource, Command: clip(w.Command), Terminal: w.Terminal, Environment: w.Environment}
 	if u.Device != nil {
 		start.Device = u.Device.AssetTag
 	}

@@ -2,6 +2,7 @@
 package ask
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -31,6 +32,19 @@ func Terminal(payload []byte) (*shell.Terminal, bool) {
 		m.Type = "dumb"
 	}
 	return &shell.Terminal{Type: m.Type, Modes: []byte(m.Modes), Size: shell.Size{Columns: m.Columns, Rows: m.Rows, Width: m.Width, Height: m.Height}}, true
+}
+
+// Echoes reports whether a terminal with these modes (section 8) begins by showing what is typed.
+func Echoes(modes []byte) bool {
+	const echo = 53
+	on := true
+	for len(modes) >= 5 && modes[0] > 0 && modes[0] < 160 {
+		if modes[0] == echo {
+			on = binary.BigEndian.Uint32(modes[1:5]) != 0
+		}
+		modes = modes[5:]
+	}
+	return on
 }
 
 // Copy reads the far side's command of `scp -O`: scp with -t (to here) or -f (from here), and a path.
