@@ -82,7 +82,7 @@ func describe(d listener.Spec) details {
 	}
 	out.Command = out.programs[0]
 	for _, a := range out.args {
-		out.Command += " " + shellQuoted(a)
+		out.Command += " " + console.Quoted(a)
 	}
 	return out
 }
@@ -171,16 +171,6 @@ func (d *details) mongo() {
 	d.args, d.env = []string{d.URI}, []string{"MONGODB_URI=" + d.URI}
 }
 
-// shellQuoted makes a word safe to paste into a shell.
-func shellQuoted(s string) string {
-	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_./:=@,+%", r)
-	}) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
 func (a commands) connectCommand() *cobra.Command {
 	var f chosen
 	c := &cobra.Command{Use: "connect NAME [-- ARGUMENTS…]", Short: "Run the database's own client", Args: tool.Between(1, -1),
@@ -235,7 +225,7 @@ func (a commands) envCommand() *cobra.Command {
 			}
 			for _, e := range d.env {
 				name, value, _ := strings.Cut(e, "=")
-				fmt.Fprintf(a.Out, "export %s=%s\n", name, shellQuoted(value))
+				fmt.Fprintf(a.Out, "export %s=%s\n", name, console.Quoted(value))
 			}
 			if len(d.env) == 0 {
 				fmt.Fprintf(a.Err, "%s reads no environment; connect with: %s\n", d.programs[0], d.Command)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/device"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
@@ -149,9 +150,9 @@ func direct(s *tool.State, c choice, at string, port int, key string) details {
 		if d.Database != "" {
 			line += " dbname=" + conninfo(d.Database)
 		}
-		d.Command = "psql " + shellQuoted(line)
+		d.Command = "psql " + console.Quoted(line)
 	case target.Redis:
-		d.Command = "redis-cli -h " + at + " -p " + strconv.Itoa(port) + " --tls --sni " + name + " --cacert " + shellQuoted(d.CA) + " --cert " + shellQuoted(d.Cert) + " --key " + shellQuoted(d.Key)
+		d.Command = "redis-cli -h " + at + " -p " + strconv.Itoa(port) + " --tls --sni " + name + " --cacert " + console.Quoted(d.CA) + " --cert " + console.Quoted(d.Cert) + " --key " + console.Quoted(d.Key)
 	}
 	return d
 }

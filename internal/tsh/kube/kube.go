@@ -314,7 +314,7 @@ func Proxy(t *tool.Tool) *cobra.Command {
 				return err
 			}
 			defer os.Remove(path)
-			fmt.Fprintf(a.Out, "Cluster %q is reached at %s until this is interrupted.\n\nexport KUBECONFIG=%s\n", args[0], e.Server, path)
+			fmt.Fprintf(a.Out, "Cluster %q is reached at %s until this is interrupted.\n\nexport KUBECONFIG=%s\n", args[0], e.Server, console.Quoted(path))
 			return a.Listener(s).Hold(cmd.Context(), d)
 		}}
 	c.Flags().IntVar(&port, "port", 0, "the port, any that is free unless told")
