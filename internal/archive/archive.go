@@ -35,6 +35,9 @@ import (
 // Kind is what roles' rules call recordings.
 const Kind = "recording"
 
+// ahead is how far an agent's clock may be ahead.
+const ahead = time.Hour
+
 // MaxPiece bounds what Take takes at once, in bytes.
 const MaxPiece = 4 << 20
 
@@ -187,6 +190,9 @@ func (s *Service) begin(host identity.Host, name string, piece []byte) (*entry, 
 	}
 	if start.Host != host.ID || start.Cluster != host.Cluster {
 		return nil, fault.New(fault.Denied, "recording %s is of another agent than it says", name).WithReason("foreign_recording")
+	}
+	if start.Time.After(s.Now().Add(ahead)) { // it would be listed first, and kept, for as long as its agent likes
+		return nil, bad("a recording of the future")
 	}
 	if host.Name != "" && host.Role == identity.RoleNode {
 		start.Server = host.Name

@@ -255,12 +255,15 @@ func TestA13_ForeignRecordings(t *testing.T) {
 	if _, err := p.take(nodeA, id(3), 0, false, p.made(other)[0]); !fault.Because(err, "foreign_recording") {
 		t.Errorf("of another cluster: %v", err)
 	}
+	tomorrow := p.start(2)
+	tomorrow.Time = tomorrow.Time.Add(24 * time.Hour)
 	for name, c := range map[string]struct {
 		name string
 		data []byte
 	}{
 		"another name":     {id(2), parts[0]},
 		"two names":        {id(2), p.named(id(4), p.start(2))[0]},
+		"another day":      {id(2), p.made(tomorrow)[0]},
 		"a path":           {"../../" + id(2), parts[0]},
 		"no name":          {"", parts[0]},
 		"nothing":          {id(2), nil},

@@ -94,7 +94,7 @@ func TestA51Paths(t *testing.T) {
 		}
 	}
 	for _, c := range [][2]string{{"CONNECT", "/api/v1/pods"}, {"TRACE", "/api/v1/pods"}, {"get", "/api/v1/pods"}, {"PROPFIND", "/api/v1/pods"}, {"POST", "/apis/example.com/v1/namespaces/dev/things/web-1"}, {"POST", "/api/v1/namespaces/dev"},
-		 {"GET", "/api/v1/pods?watch=0&watch=1"}} {
+		{"GET", "/api/v1/pods?watch=0&watch=1"}} {
 		if r, err := parse(t, c[0], c[1]); err == nil {
 			t.Errorf("%v is taken as %q", c, r.Verb)
 		}

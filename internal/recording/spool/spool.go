@@ -39,7 +39,7 @@ const (
 // Config is what a Spool is opened with; Dir and Log are needed.
 type Config struct {
 	Dir string // made 0700 where missing, the files in it are 0600
-	Max int64  // bytes of recordings that wait for auth; 0: 4 GiB
+	Max int64  // bytes of recordings that wait for auth, a quarter of them of one recording at most; 0: 4 GiB
 	Log *slog.Logger
 }
 
@@ -57,6 +57,7 @@ type Spool struct {
 	mu      sync.Mutex
 	waiting map[string]*waiting // guarded by mu: by name
 	bytes   int64               // guarded by mu: on the disk
+	unsent  int64               // guarded by mu: of them, those that auth does not have
 	tapes   sync.WaitGroup
 }
 
@@ -102,7 +103,7 @@ func Open(cfg Config) (*Spool, error) {
 		}
 		if size > 0 {
 			s.waiting[name] = &waiting{name: name, size: size, ended: true}
-			s.bytes += size
+			s.bytes, s.unsent = s.bytes+size, s.unsent+size
 		}
 	}
 	return s, nil
@@ -164,7 +165,7 @@ func (s *Spool) grew(name string, n int, ended bool) {
 	if w.size <= w.sent {
 		w.oldest = time.Now()
 	}
-	w.size, s.bytes, w.ended = w.size+int64(n), s.bytes+int64(n), w.ended || ended
+	w.size, s.bytes, s.unsent, w.ended = w.size+int64(n), s.bytes+int64(n), s.unsent+int64(n), w.ended || ended
 	ring := w.ended || w.size-w.sent >= sendAt
 	s.mu.Unlock()
 	if ring {
@@ -172,10 +173,22 @@ func (s *Spool) grew(name string, n int, ended bool) {
 	}
 }
 
+// room reports whether a recording may begin.
 func (s *Spool) room() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.bytes < s.cfg.Max
+	return s.unsent < s.cfg.Max
+}
+
+// share is how much of the room one recording may take, so that what floods ends itself and nobody else.
+const share = 4
+
+// roomFor reports whether a recording may go on. What auth has counts only where many have left very much of it here.
+func (s *Spool) roomFor(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w, own := s.waiting[name], s.cfg.Max/share
+	return s.unsent < s.cfg.Max && w.size-w.sent < own && (w.size < own || s.bytes < share*s.cfg.Max)
 }
 
 // Run sends what is due until ctx ends. send returns how much of the recording auth then has; a Denied, Invalid or Conflict
@@ -273,6 +286,7 @@ func (s *Spool) sendOne(ctx context.Context, w waiting, send func(context.Contex
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.waiting[w.name]
+	s.unsent -= have - now.sent
 	now.sent, now.put = have, 0
 	return nil
 }
@@ -282,7 +296,7 @@ func (s *Spool) forget(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.waiting[name]
-	s.bytes -= w.size
+	s.bytes, s.unsent = s.bytes-w.size, s.unsent-(w.size-w.sent)
 	delete(s.waiting, name)
 	if w.gone != nil {
 		close(w.gone)

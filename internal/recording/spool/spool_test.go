@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -307,25 +306,40 @@ func TestSpoolLimits(t *testing.T) {
 
 // TestSpoolFull: without room nothing begins, and what goes on says once that it is not whole.
 func TestSpoolFull(t *testing.T) {
-	p := newPlace(t, t.TempDir(), 4000)
-	told := make(chan error, 10)
-	tape := p.begin(start(session), func(err error) { told <- err })
-	for range 4 {
-		tape.Shown(recording.Output, []byte(strings.Repeat(fmt.Sprint(time.Now()), 300)))
-		tape.ring()
-		tape.Shown(recording.Output, bytes.Repeat([]byte{1, 2, 3}, 200_000))
+	const most = 40_000
+	p := newPlace(t, t.TempDir(), most)
+	flood := func(n int) (*Tape, chan error) {
+		told := make(chan error, 10)
+		tape := p.begin(start(recording.Name(session, n)), func(err error) { told <- err })
+		for len(told) == 0 {
+			_ = tape.Shown(recording.Output, noise(most/share/4))
+			tape.ring()
+			time.Sleep(time.Millisecond)
+		}
+		return tape, told
 	}
+	tape, told := flood(1)
 	if err := <-told; !fault.Because(err, "recording_full") {
 		t.Error(err)
-	}
-	if _, err := p.Begin(start(recording.Name(session, 2)), p.to, nil); !fault.Because(err, "recording_full") {
-		t.Errorf("%v", err)
 	}
 	if err := tape.Shown(recording.Output, []byte("more")); !fault.Because(err, "recording_full") {
 		t.Errorf("what is missing is to go on: %v", err)
 	}
 	if err := tape.Shown(0, nil); !fault.Because(err, "recording_full") {
 		t.Errorf("it still goes: %v", err)
+	}
+	// It ended itself; others begin and go on, until there is no room at all.
+	quiet := p.begin(start(recording.Name(session, 2)), func(err error) { t.Error(err) })
+	_ = quiet.Shown(recording.Output, []byte("quiet"))
+	quiet.End(recording.End{})
+	n := 3
+	for ; n < 20 && p.room(); n++ {
+		other, broke := flood(n)
+		<-broke
+		other.End(recording.End{})
+	}
+	if _, err := p.Begin(start(recording.Name(session, n)), p.to, nil); !fault.Because(err, "recording_full") || n < 5 {
+		t.Errorf("after %d: %v", n, err)
 	}
 	tape.End(recording.End{})
 	p.tapes.Wait()
@@ -338,9 +352,54 @@ func TestSpoolFull(t *testing.T) {
 	if _, _, end, err := p.streams(p.got[session]); end != nil || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%v %v", end, err)
 	}
-	if _, err := p.Begin(start(recording.Name(session, 2)), p.to, nil); err != nil {
+	if kept, _, _, err := p.streams(p.got[recording.Name(session, 2)]); kept[recording.Output] != "quiet" || !errors.Is(err, io.EOF) {
+		t.Errorf("%v %v", kept, err)
+	}
+	if p.bytes != 0 || p.unsent != 0 {
+		t.Errorf("%d bytes, %d unsent, of nothing", p.bytes, p.unsent)
+	}
+	if _, err := p.Begin(start(recording.Name(session, n)), p.to, nil); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
+}
+
+// noise is n bytes that no compression makes less.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	for i, x := 0, uint32(1); i < len(b); i++ {
+		x = x*1664525 + 1013904223
+		b[i] = byte(x >> 24)
+	}
+	return b
+}
+
+// TestSpoolSent: what auth has takes no room from others, however long its session goes on.
+func TestSpoolSent(t *testing.T) {
+	p := newPlace(t, t.TempDir(), 40_000)
+	tape := p.begin(start(session), func(err error) { t.Error(err) })
+	for range 20 {
+		before := len(p.onDisk(session))
+		_ = tape.Shown(recording.Output, noise(5000))
+		tape.ring()
+		for len(p.onDisk(session)) == before {
+			time.Sleep(time.Millisecond)
+		}
+		p.mu2(func() { p.waiting[session].oldest = time.Time{} })
+		if err := p.sendDue(t.Context(), p.send); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !p.room() {
+		t.Error("no room")
+	}
+	tape.End(recording.End{})
+	p.tapes.Wait()
+}
+
+func (p *place) mu2(do func()) {
+	p.Spool.mu.Lock()
+	defer p.Spool.mu.Unlock()
+	do()
 }
 
 // TestA77_RecordingDiskFull: a disk without room refuses the beginning and breaks what goes on; what was written stays whole.
@@ -353,11 +412,7 @@ func TestA77_RecordingDiskFull(t *testing.T) {
 	p := newPlace(t, dir, 0)
 	told := make(chan error, 1)
 	tape := p.begin(start(session), func(err error) { told <- err })
-	noise := make([]byte, 150_000)
-	for i, x := 0, uint32(1); i < len(noise); i++ {
-		x = x*1664525 + 1013904223
-		noise[i] = byte(x >> 24)
-	}
+	noise := noise(150_000)
 	tape.Shown(recording.Output, []byte("first"))
 	tape.ring()
 	for i := 0; ; i++ {
@@ -527,11 +582,7 @@ func TestSpoolOneBad(t *testing.T) {
 func TestSpoolIdle(t *testing.T) {
 	const many = 64
 	p := newPlace(t, t.TempDir(), 0)
-	noise := make([]byte, 400<<10)
-	for i, x := 0, uint32(1); i < len(noise); i++ {
-		x = x*1664525 + 1013904223
-		noise[i] = byte(x >> 24)
-	}
+	noise := noise(400 << 10)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -278,7 +278,7 @@ func (t *Tape) write(frames []byte, final, compress bool) {
 	if err == nil {
 		*held, err = t.sealer.Chunk((*held)[:0], frames, final, compress)
 	}
-	if err == nil && !t.spool.room() && !final {
+	if err == nil && !t.spool.roomFor(t.start.Name) && !final {
 		err = t.spool.full(nil)
 	}
 	if err == nil {
