@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -53,11 +54,22 @@ func cmdDatabase(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	ts.Defer(s.stop)
 	ts.Setenv(args[2], s.addr)
-	databases[s.addr] = s
+	databases.put(s.addr, s)
 }
 
-// databases are the running ones by address; scripts that use them run one after another (serial).
-var databases = map[string]*server{}
+// databases are the running ones by address.
+var databases shelf[*server]
+
+// shelf keeps what scripts, which run at once, have begun.
+type shelf[T any] struct{ kept sync.Map }
+
+func (s *shelf[T]) put(name string, v T) { s.kept.Store(name, v) }
+
+func (s *shelf[T]) get(name string) T {
+	v, _ := s.kept.Load(name)
+	t, _ := v.(T)
+	return t
+}
 
 type server struct {
 	protocol, dir, addr string
@@ -189,7 +201,7 @@ func (s *server) redis(files map[string]string) error {
 
 // cmdSQL runs a file as the superuser of a server: sql NAME FILE.
 func cmdSQL(ts *testscript.TestScript, _ bool, args []string) {
-	s, text := databases[ts.Getenv(args[0])], ts.ReadFile(args[1])
+	s, text := databases.get(ts.Getenv(args[0])), ts.ReadFile(args[1])
 	if s == nil {
 		ts.Fatalf("no database %s", args[0])
 	}
@@ -225,12 +237,12 @@ func cmdOpen(ts *testscript.TestScript, _ bool, args []string) {
 	o := &opened{process: cmd.Process, in: in, log: log.Name(), ended: make(chan struct{})}
 	go func() { _ = cmd.Wait(); log.Close(); close(o.ended) }()
 	ts.Defer(func() { _ = cmd.Process.Kill(); <-o.ended })
-	programs[ts.Getenv("WORK")+args[0]] = o
+	programs.put(ts.Getenv("WORK")+args[0], o)
 }
 
 // cmdInterrupt is Ctrl-C to an opened program: interrupt NAME.
 func cmdInterrupt(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(programs[ts.Getenv("WORK")+args[0]].process.Signal(os.Interrupt))
+	ts.Check(programs.get(ts.Getenv("WORK") + args[0]).process.Signal(os.Interrupt))
 }
 
 type opened struct {
@@ -241,17 +253,17 @@ type opened struct {
 }
 
 // programs are the opened ones.
-var programs = map[string]*opened{}
+var programs shelf[*opened]
 
 func cmdSay(ts *testscript.TestScript, _ bool, args []string) {
-	o := programs[ts.Getenv("WORK")+args[0]]
+	o := programs.get(ts.Getenv("WORK") + args[0])
 	_, err := io.WriteString(o.in, strings.Join(args[1:], " ")+"\n")
 	ts.Check(err)
 }
 
 // cmdPrinted waits until a program has printed a text: printed NAME TEXT [LINE], saying LINE again meanwhile.
 func cmdPrinted(ts *testscript.TestScript, _ bool, args []string) {
-	o := programs[ts.Getenv("WORK")+args[0]]
+	o := programs.get(ts.Getenv("WORK") + args[0])
 	var raw []byte
 	for range 200 {
 		if raw, _ = os.ReadFile(o.log); strings.Contains(string(raw), args[1]) {

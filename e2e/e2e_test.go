@@ -93,7 +93,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": cmdStart, "halt": cmdHalt, "tpm": cmdTPM, "boot": cmdBoot, "otp": cmdOTP, "eventually": cmdEventually, "status": cmdStatus, "setenvfrom": cmdSetenvFrom,
 			"replace": cmdReplace, "dmi": cmdDMI, "signatures": cmdSignatures, "background": cmdBackground, "chip": cmdChip,
-			"kube": cmdKube, "echoes": cmdEchoes, "through": cmdThrough, "gone": cmdGone, "aggregate": cmdAggregate, "database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "interrupt": cmdInterrupt, "printed": cmdPrinted,
+			"kube": cmdKube, "echoes": cmdEchoes, "through": cmdThrough, "gone": cmdGone, "ended": cmdEnded, "aggregate": cmdAggregate, "database": cmdDatabase, "sql": cmdSQL, "open": cmdOpen, "say": cmdSay, "interrupt": cmdInterrupt, "printed": cmdPrinted,
 			"network": cmdNetwork, "cable": cmdCable, "signal": cmdSignal, "within": cmdWithin, "disk": cmdDisk,
 		},
 		Condition: func(c string) (bool, error) {

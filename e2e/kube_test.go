@@ -20,7 +20,7 @@ import (
 )
 
 // clusters are the running ones by the script's directory.
-var clusters = map[string]*kubeserver.Server{}
+var clusters shelf[*kubeserver.Server]
 
 // cmdKube starts a Kubernetes API server whose group `devs` may read and write pods and config maps, with namespaces, and
 // writes agent.kubeconfig for an agent that may impersonate and admin.kubeconfig for the cluster's administrator: kube
@@ -29,7 +29,7 @@ func cmdKube(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	work := ts.Getenv("WORK")
-	if s := clusters[work]; s != nil {
+	if s := clusters.get(work); s != nil {
 		switch args[0] {
 		case "kill":
 			s.Kill()
@@ -45,7 +45,7 @@ func cmdKube(ts *testscript.TestScript, _ bool, args []string) {
 	s, err := kubeserver.Start(ctx)
 	ts.Check(err)
 	ts.Defer(s.Stop)
-	clusters[work] = s
+	clusters.put(work, s)
 	ts.Check(s.Grant(ctx, "devs", args...))
 	for name, token := range map[string]string{"agent": kubeserver.AgentToken, "admin": kubeserver.AdminToken} {
 		from, err := s.Kubeconfig(token)
@@ -95,7 +95,7 @@ func cmdEchoes(ts *testscript.TestScript, _ bool, args []string) {
 // is held, and `through NAME cut` waits at most a second for its end.
 func cmdThrough(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) > 1 && args[1] == "cut" {
-		c := held[ts.Getenv("WORK")+args[0]]
+		c := held.get(ts.Getenv("WORK") + args[0])
 		_ = c.SetDeadline(time.Now().Add(time.Second))
 		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 			ts.Fatalf("after a second the connection stands: %v", err)
@@ -123,21 +123,26 @@ func cmdThrough(ts *testscript.TestScript, _ bool, args []string) {
 		return
 	}
 	ts.Defer(func() { c.Close() })
-	held[ts.Getenv("WORK")+args[1]] = c
+	held.put(ts.Getenv("WORK")+args[1], c)
 }
 
 // held are the connections that cmdThrough keeps.
-var held = map[string]net.Conn{}
+var held shelf[net.Conn]
 
 // cmdGone waits at most a second until an opened program has ended, by itself: gone NAME [TEXT], with a text in what it
 // printed.
-func cmdGone(ts *testscript.TestScript, _ bool, args []string) {
-	o := programs[ts.Getenv("WORK")+args[0]]
+func cmdGone(ts *testscript.TestScript, _ bool, args []string) { gone(ts, time.Second, args) }
+
+// cmdEnded is cmdGone for an end that was asked for, and that nobody promised for when: ended NAME [TEXT].
+func cmdEnded(ts *testscript.TestScript, _ bool, args []string) { gone(ts, 15*time.Second, args) }
+
+func gone(ts *testscript.TestScript, limit time.Duration, args []string) {
+	o := programs.get(ts.Getenv("WORK") + args[0])
 	began := time.Now()
 	select {
 	case <-o.ended:
-	case <-time.After(time.Second):
-		ts.Fatalf("after a second %s still runs", args[0])
+	case <-time.After(limit):
+		ts.Fatalf("after %s %s still runs", limit, args[0])
 	}
 	ts.Logf("%s ended after %v", args[0], time.Since(began).Round(time.Millisecond))
 	if raw, err := os.ReadFile(o.log); len(args) > 1 && !strings.Contains(string(raw), args[1]) {
@@ -148,7 +153,7 @@ func cmdGone(ts *testscript.TestScript, _ bool, args []string) {
 // cmdAggregate serves an API group of the script's own behind the cluster's API server (gadgets.test.example.com, in the
 // namespaces that are named), which it believes who asks, and says that in each object: aggregate NAMESPACE…
 func cmdAggregate(ts *testscript.TestScript, _ bool, args []string) {
-	s := clusters[ts.Getenv("WORK")]
+	s := clusters.get(ts.Getenv("WORK"))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	srv := &http.Server{Handler: gadgets(args), ReadHeaderTimeout: 10 * time.Second}
