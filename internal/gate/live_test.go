@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -514,4 +515,40 @@ func TestClockSteps(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestKeep: a door's condition is asked at once and at each new decision; of one name the last counts; its error ends the session.
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, stop := running(t)
+		defer stop()
+		granted := func(forwards bool) {
+			f.put(&role.Role{Name: "p", Options: role.Options{PortForwarding: forwards}, Allow: role.Presets()[0].Allow})
+			synctest.Wait()
+		}
+		granted(true)
+		req := request("alice", "p")
+		req.Identity.Grant.PortForwarding = true
+		s := f.admit(t, req)
+		why, asked, before := fault.New(fault.Denied, "the door has enough"), 0, 0
+		s.Keep("ports", func() error { before++; return nil })
+		s.Keep("ports", func() error {
+			asked++
+			if !s.Limits().PortForwarding { // as it is decided by now
+				return why
+			}
+			return nil
+		})
+		granted(true)
+		alive(t, s, "a session whose condition holds")
+		granted(false)
+		if cause := context.Cause(s.Context()); !errors.Is(cause, why) || asked != 3 || before != 1 {
+			t.Errorf("%v, asked %d times, the one before %d", cause, asked, before)
+		}
+		late := f.admit(t, req)
+		late.Keep("ports", func() error { return why })
+		if !errors.Is(context.Cause(late.Context()), why) {
+			t.Error("a condition that does not hold from the start")
+		}
+	})
 }

@@ -51,13 +51,14 @@ func (g *Gate) review() {
 // settle gives a session what was decided, and the identity that it goes on as.
 func (g *Gate) settle(s *Session, v verdict) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	before := s.Identity()
 	if v.who != before && g.index.remove(s, before) {
 		g.index.add(s, v.who)
 		g.news.add(s.id)
 	}
 	s.take(v)
+	g.mu.Unlock()
+	s.holds()
 }
 
 // watchTime ends what time alone ends: sessions that are over, and those of strict roles when the picture is too old.

@@ -3,6 +3,8 @@ package gate
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +32,13 @@ type Session struct {
 	mu       sync.Mutex
 	request  Request         // guarded by mu: its identity can be replaced by a later login; the rest stays, but for how what it was for ended
 	decision access.Decision // guarded by mu
-	changed  chan struct{}   // guarded by mu: closed and replaced when it is decided again; nil before somebody asked
+	door     door            // guarded by mu
+}
+
+// door is what a session's door wants to hear of.
+type door struct {
+	kept    map[string]func() error // its conditions, by name
+	changed chan struct{}           // closed and replaced at each decision; nil before somebody asked
 }
 
 // times are when a session began.
@@ -80,10 +88,10 @@ func (s *Session) Touch() { s.active.Store(int64(time.Since(s.began))) }
 func (s *Session) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.changed == nil {
-		s.changed = make(chan struct{})
+	if s.door.changed == nil {
+		s.door.changed = make(chan struct{})
 	}
-	return s.changed
+	return s.door.changed
 }
 
 // Record writes an event of this session; what must not happen unrecorded waits for it.
@@ -207,14 +215,39 @@ func (s *Session) asked() Request {
 	return s.request
 }
 
+// Keep ends the session with the error that a condition of its door's returns: it is asked now, and whenever the session was
+// decided again. It must not block. A later one of the same name takes its place.
+func (s *Session) Keep(name string, condition func() error) {
+	s.mu.Lock()
+	if s.door.kept == nil {
+		s.door.kept = map[string]func() error{}
+	}
+	s.door.kept[name] = condition
+	s.mu.Unlock()
+	s.holds()
+}
+
+// holds asks the door's conditions.
+func (s *Session) holds() {
+	s.mu.Lock()
+	kept := slices.Collect(maps.Values(s.door.kept))
+	s.mu.Unlock()
+	for _, condition := range kept {
+		if err := condition(); err != nil {
+			s.finish(err)
+			return
+		}
+	}
+}
+
 // take gives the session what was decided.
 func (s *Session) take(v verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.request.Identity, s.decision = v.who, v.decision
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
+	if s.door.changed != nil {
+		close(s.door.changed)
+		s.door.changed = nil
 	}
 }
 

@@ -249,7 +249,7 @@ func (x *exchange) forward(w http.ResponseWriter, r *http.Request) error {
 		return x.record(http.StatusGone, "the list cannot be continued")
 	}
 	ctx := x.session.Context() // a child of the request's
-	go x.keepTo(ctx, limits)
+	x.session.Keep("kubernetes", func() error { return x.keeps(limits) })
 	if len(x.offer.Protocols) > 0 {
 		return x.carry(ctx, w, r, limits)
 	}
@@ -295,25 +295,16 @@ func (x *exchange) transport(method string) *http.Transport {
 	return x.server.Plain
 }
 
-// keepTo ends a request, until ctx ends, once the roles let it be made as somebody else than it was, or show less of an answer
-// that went out whole.
-func (x *exchange) keepTo(ctx context.Context, was access.Limits) {
-	for {
-		changed := x.session.Changed()
-		if is := x.session.Limits(); is.KubeUsers != was.KubeUsers || is.KubeGroups != was.KubeGroups {
-			x.session.Cut(fault.New(fault.Denied, "your roles name other Kubernetes groups or users now").WithReason("kubernetes_groups").WithFix("ask anew"))
-			return
-		}
-		if !x.sifted && x.session.Filters() {
-			x.session.Cut(fault.New(fault.Denied, "your roles show less of this cluster now").WithReason("kubernetes_resources").WithFix("ask anew"))
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
+// keeps is why a request must end, where it must: the roles let it be made as somebody else than it was, or show less of an
+// answer that went out whole.
+func (x *exchange) keeps(was access.Limits) error {
+	if is := x.session.Limits(); is.KubeUsers != was.KubeUsers || is.KubeGroups != was.KubeGroups {
+		return fault.New(fault.Denied, "your roles name other Kubernetes groups or users now").WithReason("kubernetes_groups").WithFix("ask anew")
 	}
+	if !x.sifted && x.session.Filters() {
+		return fault.New(fault.Denied, "your roles show less of this cluster now").WithReason("kubernetes_resources").WithFix("ask anew")
+	}
+	return nil
 }
 
 // rewrite makes the request the agent's own, as another: nothing of who the client says it is goes on. httputil took the

@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -374,28 +373,6 @@ func TestRecordFiles(t *testing.T) {
 	_ = s.Close()
 	if all := r.all(); len(all) != 0 {
 		t.Errorf("%v", all)
-	}
-}
-
-// TestRecordOffMany: a session that nobody records costs one watcher, however many commands it runs.
-func TestRecordOffMany(t *testing.T) {
-	access := accessRole()
-	access.Options.RecordSession = role.RecordOff
-	w := newWorld(t, access)
-	w.records(0)
-	c := w.client()
-	for range 10 {
-		s, err := c.NewSession()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Run("true"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	all := make([]byte, 4<<20)
-	if n := strings.Count(string(all[:runtime.Stack(all, true)]), "recorder.unrecorded("); n != 1 {
-		t.Errorf("%d watchers of one session", n)
 	}
 }
 

@@ -3,7 +3,6 @@ package recorder
 
 import (
 	"io"
-	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/fault"
@@ -20,8 +19,6 @@ type Recorder struct {
 	Pictures gate.Pictures
 	Host     identity.Host
 	Now      func() time.Time
-
-	watched sync.Map // of *gate.Session: those that unrecorded looks after
 }
 
 // What is to be recorded of a session: its Number'th shell or command, beginning with 1.
@@ -49,41 +46,20 @@ type Recording struct {
 func (r *Recorder) Begin(s *gate.Session, w What) (*Recording, error) {
 	by, err := r.begin(s, w)
 	if by == nil && err == nil {
-		r.watch(s)
+		unrecorded(s)
 	}
 	return by, err
 }
 
-// watch looks after a session that nobody records, once: it may run any number of commands.
-func (r *Recorder) watch(s *gate.Session) {
-	if r == nil {
-		go unrecorded(s)
-		return
-	}
-	if _, already := r.watched.LoadOrStore(s, true); already {
-		return
-	}
-	go func() {
-		defer r.watched.Delete(s)
-		unrecorded(s)
-	}()
-}
-
 // unrecorded cuts a session that nobody records once a role wants it recorded, whatever it was let in by.
 func unrecorded(s *gate.Session) {
-	for {
-		changed := s.Changed()
-		if s.Limits().Record == role.RecordStrict {
-			s.Cut(fault.New(fault.Denied, "this session must be recorded, and is not").WithReason("not_recorded").
-				WithCause("a role sets record_session to strict").WithFix("connect again"))
-			return
+	s.Keep("recorded", func() error {
+		if s.Limits().Record != role.RecordStrict {
+			return nil
 		}
-		select {
-		case <-changed:
-		case <-s.Context().Done():
-			return
-		}
-	}
+		return fault.New(fault.Denied, "this session must be recorded, and is not").WithReason("not_recorded").
+			WithCause("a role sets record_session to strict").WithFix("connect again")
+	})
 }
 
 func (r *Recorder) begin(s *gate.Session, w What) (*Recording, error) {
@@ -105,7 +81,7 @@ func (r *Recorder) begin(s *gate.Session, w What) (*Recording, error) {
 	}
 	broken := s.Cut
 	if mode == role.RecordBestEffort {
-		broken = func(error) { r.watch(s) }
+		broken = func(error) { unrecorded(s) }
 	}
 	tape, err := r.Spool.Begin(r.start(s, w), to, broken)
 	if err != nil && mode == role.RecordBestEffort {
