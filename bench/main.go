@@ -28,24 +28,15 @@ import (
 	"github.com/sallyport/sallyport/bench/kube"
 	"github.com/sallyport/sallyport/bench/path"
 	"github.com/sallyport/sallyport/bench/postgres"
+	"github.com/sallyport/sallyport/internal/timerslack"
 )
 
 func main() {
-	if os.Getenv(postgres.Env) != "" { // an agent or a relay of the bench's own
-		fmt.Fprintln(os.Stderr, "bench:", postgres.Serve())
-		os.Exit(1)
-	}
-	if os.Getenv(doors.Env) != "" {
-		fmt.Fprintln(os.Stderr, "bench:", doors.Serve())
-		os.Exit(1)
-	}
-	if os.Getenv(kube.Env) != "" {
-		fmt.Fprintln(os.Stderr, "bench:", kube.Serve())
-		os.Exit(1)
-	}
-	if os.Getenv(path.Env) != "" {
-		fmt.Fprintln(os.Stderr, "bench:", path.Serve())
-		os.Exit(1)
+	for env, serve := range map[string]func() error{postgres.Env: postgres.Serve, doors.Env: doors.Serve, kube.Env: kube.Serve, path.Env: path.Serve} {
+		if os.Getenv(env) != "" { // an agent or a relay of the bench's own, which has what the daemon has
+			fmt.Fprintln(os.Stderr, "bench:", errors.Join(timerslack.Relax(), serve()))
+			os.Exit(1)
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -23,7 +23,7 @@ var floors = [][]string{
 	1: {"access", "access/objects", "access/strictest", "attestation", "bootlog", "ceremony", "manifest", "recording", "recording/screen", "wire", "config", "sshcert",
 		"dbwire/postgres", "dbwire/postgres/sql", "dbwire/mysql", "dbwire/redis", "dbwire/mongo"},
 	2: {"store", "store/sqlite", "store/postgres", "store/etcd", "keystore", "hwkey", "hwkey/tpm", "hwkey/platform", "hwkey/enclave", "hwkey/software", "hwkey/local", "hwkey/elevation",
-		"tunnel", "turnstile", "handoff", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer", "kubeconfig", "recording/spool"}, // 2a: hold state, know no use case
+		"tunnel", "turnstile", "handoff", "ekroots", "adminsocket", "outbound", "profile", "shell", "hostinfo", "framework", "console", "transfer", "kubeconfig", "recording/spool", "timerslack"}, // 2a: hold state, know no use case
 	3: {"ca", "audit", "audit/spool", "inventory", "records", "snapshot", "snapshot/feed"},                                                                                                                                                                                                      // 2b: engines that may use 2a
 	4: {"issuance", "client/authority", "client/contact", "login", "login/bots", "trust", "trust/proof", "trust/fleet", "membership", "roster", "census", "archive", "gate/recorder", "client/recordings", "client", "client/member", "client/census", "client/fleet", "client/enroll", "gate"}, // 3: use cases
 	5: {"entry", "kube/request", "kube/frame", "kube/sieve", "kube/stream", "kube/upstream", "rpc", "rpc/authority", "rpc/fleet", "rpc/device", "rpc/feed", "rpc/census", "rpc/event", "rpc/recording", "proxy", "node", "node/ask", "kube", "app", "web", "session", "player", "listener", "listener/refusal", "sshagent",
@@ -46,6 +46,7 @@ var reaches = map[string]string{
 	"snapshot/feed -> records":   "the picture is made of the typed records",
 	"profile -> hwkey":           "a login's files are for their owner alone, as its keys are",
 	"hostinfo -> framework":      "a Mac's serial is told by a framework",
+	"shell -> timerslack":        "what a login runs has its timers kept exactly",
 	"hwkey/enclave -> framework": "the Secure Enclave is reached through a framework",
 }
 

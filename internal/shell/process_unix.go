@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/timerslack"
 )
 
 // graceTime is how long a process that is ended has to clean up.
@@ -57,7 +58,7 @@ func Start(s Spec) (*Process, error) {
 	closeInherited()
 	theirs, err := p.connect(s)
 	if err == nil {
-		err = cmd.Start()
+		err = timerslack.With(timerslack.Default, cmd.Start)
 	}
 	for _, f := range theirs {
 		f.Close()

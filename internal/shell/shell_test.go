@@ -21,6 +21,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/peer"
+	"github.com/sallyport/sallyport/internal/timerslack"
 )
 
 func TestMain(m *testing.M) {
@@ -124,6 +125,20 @@ func TestNoFileOfTheServerIsInherited(t *testing.T) {
 	out, _ := run(t, Spec{Login: me(t), Command: "for f in /proc/$$/fd/*; do readlink $f; done"})
 	if strings.Contains(out, f.Name()) {
 		t.Error("the process holds", f.Name())
+	}
+}
+
+// TestTimersAreKept: the server's own slack is not what a login's programs have.
+func TestTimersAreKept(t *testing.T) {
+	err := timerslack.With(timerslack.Relaxed, func() error {
+		out, _ := run(t, Spec{Login: me(t), Command: "cat /proc/self/timerslack_ns"})
+		if out != "50000\n" {
+			t.Errorf("the process's timers are kept to %q ns", out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

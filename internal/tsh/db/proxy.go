@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/internal/listener"
 	"github.com/sallyport/sallyport/internal/profile"
 	"github.com/sallyport/sallyport/internal/target"
+	"github.com/sallyport/sallyport/internal/timerslack"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -39,6 +40,7 @@ func Proxy(t *tool.Tool) *cobra.Command {
 			if f.tunnel {
 				return a.tunnelled(cmd.Context(), args[0], f.chosen)
 			}
+			_ = timerslack.Relax() // it carries all the same without
 			return a.passed(cmd.Context(), args[0], f.chosen)
 		}}
 	f.flags(c)

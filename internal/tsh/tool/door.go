@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/listener"
+	"github.com/sallyport/sallyport/internal/timerslack"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
 
@@ -29,7 +30,7 @@ func (t *Tool) Listener(s *State) listener.Client {
 		c.Dir, c.Env = s.Home.Dir(), os.Environ()
 		c.Stdin, c.Stdout, c.Stderr = nil, nil, nil
 		listener.Detach(c)
-		if err := c.Start(); err != nil {
+		if err := timerslack.With(timerslack.Relaxed, c.Start); err != nil {
 			return err
 		}
 		return c.Process.Release()
