@@ -8,11 +8,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/peer/authority"
@@ -370,8 +372,18 @@ func TestOnDemand(t *testing.T) {
 		if got := s.Exec(t, locked); got == "1" {
 			t.Fatal("the user is disabled while a session lives")
 		}
+		s.Exec(t, "create role if not exists 'sallyport:lost'; create user if not exists lost@'%' require subject '/CN=lost'; grant 'sallyport:lost' to lost@'%'; grant readers to 'sallyport:lost'")
+		if left, err := w.Sweep(t.Context(), target.MySQL, server.Maker{}); err != nil || !slices.Equal(left, []string{"lost"}) {
+			t.Fatalf("%v, %v: one was left enabled", left, err)
+		}
+		if got := s.Exec(t, strings.ReplaceAll(locked, "dora", "lost")+" union all select count(*) from mysql.roles_mapping where user = 'sallyport:lost'"); got != "1\n0" {
+			t.Fatalf("who was left enabled is %q", got)
+		}
 		live.Close()
 		for s.Exec(t, locked) != "1" {
+		}
+		if left, err := w.Sweep(t.Context(), target.MySQL, server.Maker{}); err != nil || len(left) > 0 {
+			t.Fatal(left, err)
 		}
 	}
 }
