@@ -237,6 +237,39 @@ func TestDynamicUse(t *testing.T) {
 	}
 }
 
+// TestTrackingStays: nobody keeps the server from telling where a session is, so that a change of database would be seen by nobody.
+func TestTrackingStays(t *testing.T) {
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	for _, q := range []string{"set session_track_schema=off", "SET @@SESSION.`Session_Track_Schema` = 0", "set statement session_track_schema=off for select 1",
+		"execute immediate 'set session_track_schema=off'"} {
+		out, err := cli(t, addr, "alice", "orders", q+"; use secrets; select id from t", "--delimiter=//")
+		if err == nil || !strings.Contains(out, "not to be named") {
+			t.Errorf("%s: %s", q, out)
+		}
+	}
+	// Also where it lies behind what is looked at of a statement, and across its edge.
+	for _, before := range []int{64<<10 - 14, 200 << 10} {
+		c := raw(t, addr)
+		send(t, c, mysql.Query, "select /*"+strings.Repeat("x", before)+"*/ 1; set session_track_schema=off; use secrets; select id from t")
+		if b := readPacket(t, c); b[0] != mysql.HeadErr {
+			t.Errorf("%d bytes before: %q", before, b)
+		}
+	}
+	c := raw(t, addr)
+	if got := ask(t, c, "select /*"+strings.Repeat("x", 200<<10)+"*/ length('session_track_schem')"); got != "19" {
+		t.Errorf("another name: %q", got)
+	}
+	send(t, c, mysql.StmtPrepare, "set session_track_schema=off")
+	if b := readPacket(t, c); b[0] != mysql.HeadErr {
+		t.Errorf("prepared: %q", b)
+	}
+	if got := ask(t, c, "select @@session.session_track_"+"schema"); !strings.Contains(got, "not to be named") {
+		t.Errorf("%q", got)
+	}
+	has(t, w.Queries(), "refused: ")
+}
+
 // TestA78Secrets are passwords in statements and their errors.
 func TestA78Secrets(t *testing.T) {
 	w, _ := world(t)
