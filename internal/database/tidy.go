@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/target"
 )
 
@@ -114,9 +115,9 @@ func (t Tidy) tell(ctx context.Context, name string, disabled []string, last, er
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && last == nil:
-		t.Log.Warn("whether database users were left enabled is not known", "db", name, "err", err)
+		t.Log.Warn("whether database users were left enabled is not known", "db", name, "err", err, "cause", fault.Of(err).Cause)
 	case err != nil:
-		t.Log.Debug("whether database users were left enabled is still not known", "db", name, "err", err)
+		t.Log.Debug("whether database users were left enabled is still not known", "db", name, "err", err, "cause", fault.Of(err).Cause)
 	case last != nil:
 		t.Log.Info("whether database users were left enabled is known again", "db", name)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/target"
 )
 
@@ -53,7 +54,7 @@ func (s *server) times(name string) int {
 func TestTidy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s := &server{asked: map[string]int{}, down: map[string]error{"a": errors.New("refused"), "b": errHangs, "c": errHangs, "d": errHangs}}
+		s := &server{asked: map[string]int{}, down: map[string]error{"a": fault.New(fault.Unavailable, "down").WithCause("it is painted"), "b": errHangs, "c": errHangs, "d": errHangs}}
 		var mu sync.Mutex
 		list, changed := []string{"b", "c", "d", "a", "none"}, make(chan struct{})
 		databases := func() ([]*target.DatabaseServer, <-chan struct{}) {
@@ -95,7 +96,7 @@ func TestTidy(t *testing.T) {
 		if n := s.times("a"); n < 140 || n > 150 || s.times("none") != 0 {
 			t.Errorf("%v", s.asked)
 		}
-		if n := strings.Count(log.String(), "db=a"); n != 2 || !strings.Contains(log.String(), "known again") || strings.Count(log.String(), "db=b") != 1 {
+		if n := strings.Count(log.String(), "db=a"); n != 2 || !strings.Contains(log.String(), "known again") || !strings.Contains(log.String(), "it is painted") || strings.Count(log.String(), "db=b") != 1 {
 			t.Errorf("%d lines of one that was down for a day:\n%s", n, log.String())
 		}
 	})
