@@ -63,7 +63,8 @@ func (c Client) Hold(ctx context.Context, s Spec) error {
 		case <-ctx.Done():
 			return c.Close(context.WithoutCancel(ctx), s)
 		}
-		if _, err := c.call(ctx, call{Op: "open", Spec: s}); err != nil && ctx.Err() == nil {
+		// To its end, though ctx ends meanwhile: what the listener had read already it would do behind the close.
+		if _, err := c.call(context.WithoutCancel(ctx), call{Op: "open", Spec: s}); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}

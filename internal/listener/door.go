@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/listener/localcert"
 	"github.com/sallyport/sallyport/internal/listener/refusal"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
@@ -58,7 +59,7 @@ func (l *Listener) openDoor(ctx context.Context, s Spec) (Spec, error) {
 		if d.spec.same(s) {
 			d.wanted = l.active
 			if d.tls != nil {
-				return d.spec, renewFiles(s.Home)
+				return d.spec, localcert.Renew(s.Home)
 			}
 			return d.spec, nil
 		}
@@ -125,7 +126,7 @@ func newDoor(s Spec) (*door, error) {
 		n, err := listenUnix(s.Socket)
 		return &door{spec: s, listener: n, guard: open}, err
 	}
-	if err := renewFiles(s.Home); err != nil {
+	if err := localcert.Renew(s.Home); err != nil {
 		return nil, err
 	}
 	n, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
@@ -140,7 +141,7 @@ func newDoor(s Spec) (*door, error) {
 	if a, ok := n.Addr().(*net.TCPAddr); ok {
 		s.Port = a.Port
 	}
-	config := serverConfig(s.Home)
+	config := localcert.Config(s.Home)
 	return &door{spec: s, listener: n, guard: guardFor(s.Protocol, config), tls: config, greeting: make(chan struct{}, maxGreeting)}, nil
 }
 

@@ -32,6 +32,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/listener/localcert"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -248,7 +249,7 @@ func asNobody(f func() error) error {
 // local is how a client of this user connects to a port.
 func local(t *testing.T, s Spec, edit func(*tls.Config)) *tls.Config {
 	t.Helper()
-	f := FilesOf(s.Home)
+	f := localcert.FilesOf(s.Home)
 	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 	if err != nil {
 		t.Fatal(err)
@@ -464,7 +465,7 @@ func TestNewLocalFiles(t *testing.T) {
 	if err := reach(); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeFiles(FilesOf(cache.Home), filepath.Join(cache.Home, "local-server.pem")); err != nil {
+	if err := localcert.Make(cache.Home); err != nil {
 		t.Fatal(err)
 	}
 	if err := reach(); err != nil {
@@ -501,6 +502,21 @@ func TestHold(t *testing.T) {
 	}
 	if err := r.Hold(t.Context(), s); !fault.Because(err, "no_listener") {
 		t.Error(err)
+	}
+}
+
+// TestHoldEnds: whenever a holder ends, its door is closed, also while it says that it wants it.
+func TestHoldEnds(t *testing.T) {
+	r := run(t, time.Hour)
+	r.Client.Every = 200 * time.Microsecond
+	for i := range 500 {
+		s := r.open(Spec{Resource: "cache", Protocol: target.Redis, Holder: "proxy-1"})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%20)*50*time.Microsecond)
+		err := r.Hold(ctx, s)
+		cancel()
+		if doors, failed := r.Doors(t.Context()); err != nil || failed != nil || len(doors) != 0 {
+			t.Fatal(i, doors, err, failed)
+		}
 	}
 }
 
