@@ -26,7 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/target"
 )
 
-func world(t *testing.T) (*door.World, *redis.Server) {
+func world(t testing.TB) (*door.World, *redis.Server) {
 	t.Helper()
 	leaks(t)
 	s := redis.Start(t)
@@ -40,7 +40,7 @@ func world(t *testing.T) (*door.World, *redis.Server) {
 }
 
 // leaks fails a test that leaves goroutines behind.
-func leaks(t *testing.T) {
+func leaks(t testing.TB) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
 		for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
@@ -68,12 +68,12 @@ func hasNot(t *testing.T, all []string, bad string) {
 
 // talk is a connection on which commands and replies are written as people write them.
 type talk struct {
-	t *testing.T
+	t testing.TB
 	net.Conn
 	r *bufio.Reader
 }
 
-func dial(t *testing.T, addr string) *talk {
+func dial(t testing.TB, addr string) *talk {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
