@@ -360,9 +360,11 @@ func (c *conn) replicate(cmd *wire.Command, raw []byte) error {
 	if err := c.session.AlsoReplicate(c.session.Context(), c.user); err != nil {
 		return c.refuse(cmd, err)
 	}
+	if c.multi {
+		return c.refuse(cmd, fault.New(fault.Unsupported, "%s inside MULTI is not carried", cmd.Args[0]))
+	}
 	if is(cmd.Args[0], "REPLCONF") {
-		c.add(raw, wire.Entry{}, cmd.Args)
-		return nil
+		return c.replconf(cmd, raw)
 	}
 	if err := c.flush(); err != nil {
 		return err
@@ -379,6 +381,27 @@ func (c *conn) replicate(cmd *wire.Command, raw []byte) error {
 	}
 	c.in = c.in[:0] // a replica says nothing more before it is answered
 	return c.replica()
+}
+
+// replconf carries REPLCONF option value … of who is no replica yet. At ACK and GETACK redis-server stops reading and answers
+// nothing, nor does it do anything: the same is done here, for a command of no reply would be mistaken for the next one.
+func (c *conn) replconf(cmd *wire.Command, raw []byte) error {
+	for i := 1; len(cmd.Args)%2 == 1 && i < len(cmd.Args); i += 2 {
+		word, _, _ := bytes.Cut(cmd.Args[i], []byte{0}) // redis-server reads it so
+		switch {
+		case !is(word, "ACK") && !is(word, "GETACK"):
+		case i > 1:
+			return c.refuse(cmd, fault.New(fault.Unsupported, "REPLCONF %s behind other options is not carried", fault.Plain(string(word))))
+		default:
+			if err := c.flush(); err != nil {
+				return err
+			}
+			text, _ := wire.AppendText(nil, cmd.Args)
+			return c.record(string(text), "")
+		}
+	}
+	c.add(raw, wire.Entry{}, cmd.Args)
+	return nil
 }
 
 // replica passes on what a replica acknowledges, and nothing else: whoever was not taken for one goes on with commands.
