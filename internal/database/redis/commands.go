@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/database"
 	wire "github.com/sallyport/sallyport/internal/dbwire/redis"
 	"github.com/sallyport/sallyport/internal/fault"
 )
@@ -88,7 +86,7 @@ func (c *conn) carry(k kind, cmd *wire.Command, raw []byte) error {
 	if bytes.IndexByte(cmd.Args[0], 0) >= 0 || k == clientCmd && len(cmd.Args) > 1 && bytes.IndexByte(cmd.Args[1], 0) >= 0 {
 		return c.refuse(cmd, fault.New(fault.Denied, "a command's name with a NUL in it"))
 	}
-	e := entry{}
+	e := wire.Entry{}
 	switch k {
 	case selectCmd:
 		return c.selectDB(cmd, raw)
@@ -103,9 +101,9 @@ func (c *conn) carry(k kind, cmd *wire.Command, raw []byte) error {
 			return c.refuse(cmd, fault.New(fault.Unsupported, "CLIENT REPLY is not carried"))
 		}
 	case multiCmd:
-		c.multi = true
+		c.multi, e.Role = true, wire.RoleOf(cmd.Args[0])
 	case execCmd:
-		c.multi = false
+		c.multi, e.Role = false, wire.RoleOf(cmd.Args[0])
 	case elsewhere:
 		if err := c.reaches(cmd.Args); err != nil {
 			return c.refuse(cmd, err)
@@ -114,7 +112,7 @@ func (c *conn) carry(k kind, cmd *wire.Command, raw []byte) error {
 		if c.multi {
 			return c.refuse(cmd, fault.New(fault.Unsupported, "%s inside MULTI is not carried", cmd.Args[0]))
 		}
-		e.ack, e.acks = strings.ToLower(string(cmd.Args[0])), len(cmd.Args)-1
+		e.Role = wire.RoleOf(cmd.Args[0])
 	}
 	c.add(raw, e, cmd.Args)
 	return nil
@@ -178,6 +176,11 @@ func (c *conn) replace(s state) error {
 	}
 	close(c.up.replaced)
 	c.up.close()
+	for _, f := range c.replies.renew() {
+		if err := failed(c.session, c.user, f); err != nil {
+			return err
+		}
+	}
 	c.state = s
 	c.use(up)
 	if c.session.Context().Err() != nil { // it may have ended before there was this to cut
@@ -190,9 +193,7 @@ func (c *conn) use(up *upstream) {
 	c.up = up
 	c.replies.speaks(c.resp3)
 	session := c.session
-	up.serve(c.replies, func(f failure) error {
-		return record(session, database.Statement{DBUser: up.user, DBName: strconv.Itoa(f.db), Query: f.text, Failed: true, Message: f.message})
-	})
+	up.serve(c.replies, func(f wire.Failure) error { return failed(session, up.user, f) })
 }
 
 // unnamed is the user of who names none: whom tsh was told, else Redis' default user.
@@ -273,7 +274,7 @@ func (c *conn) alone(raw []byte, args [][]byte) (failed bool, err error) {
 	if err := c.replies.drain(); err != nil {
 		return false, err
 	}
-	c.add(raw, entry{failed: &failed}, args)
+	c.add(raw, wire.Entry{Failed: &failed}, args)
 	if err := c.flush(); err != nil {
 		return false, err
 	}
@@ -359,9 +360,11 @@ func (c *conn) replicate(cmd *wire.Command, raw []byte) error {
 	if err := c.session.AlsoReplicate(c.session.Context(), c.user); err != nil {
 		return c.refuse(cmd, err)
 	}
+	if c.multi {
+		return c.refuse(cmd, fault.New(fault.Unsupported, "%s inside MULTI is not carried", cmd.Args[0]))
+	}
 	if is(cmd.Args[0], "REPLCONF") {
-		c.add(raw, entry{}, cmd.Args)
-		return nil
+		return c.replconf(cmd, raw)
 	}
 	if err := c.flush(); err != nil {
 		return err
@@ -378,6 +381,27 @@ func (c *conn) replicate(cmd *wire.Command, raw []byte) error {
 	}
 	c.in = c.in[:0] // a replica says nothing more before it is answered
 	return c.replica()
+}
+
+// replconf carries REPLCONF option value … of who is no replica yet. At ACK and GETACK redis-server stops reading and answers
+// nothing, nor does it do anything: the same is done here, for a command of no reply would be mistaken for the next one.
+func (c *conn) replconf(cmd *wire.Command, raw []byte) error {
+	for i := 1; len(cmd.Args)%2 == 1 && i < len(cmd.Args); i += 2 {
+		word, _, _ := bytes.Cut(cmd.Args[i], []byte{0}) // redis-server reads it so
+		switch {
+		case !is(word, "ACK") && !is(word, "GETACK"):
+		case i > 1:
+			return c.refuse(cmd, fault.New(fault.Unsupported, "REPLCONF %s behind other options is not carried", fault.Plain(string(word))))
+		default:
+			if err := c.flush(); err != nil {
+				return err
+			}
+			text, _ := wire.AppendText(nil, cmd.Args)
+			return c.record(string(text), "")
+		}
+	}
+	c.add(raw, wire.Entry{}, cmd.Args)
+	return nil
 }
 
 // replica passes on what a replica acknowledges, and nothing else: whoever was not taken for one goes on with commands.

@@ -91,8 +91,8 @@ func (c *conn) part(err error) {
 		c.up.close()
 	}
 	if c.session != nil {
-		if left := c.replies.left(); left != "" {
-			_ = c.record(left, "the connection ended before the server answered")
+		for _, f := range c.replies.left() {
+			_ = failed(c.session, c.user, f)
 		}
 	}
 	if err != nil && !errors.Is(err, errGone) {
@@ -107,7 +107,7 @@ func (c *conn) part(err error) {
 
 // refusal words a fault as an error reply.
 func refusal(code string, err error) []byte {
-	var own serverError
+	var own wire.ServerError
 	if errors.As(err, &own) {
 		return wire.AppendError(nil, string(own))
 	}
@@ -222,12 +222,12 @@ func (c *conn) long(cmd *wire.Command, taken int) error {
 type batch struct {
 	raw     []byte // as they lie in the buffer, one behind the other
 	text    []byte
-	entries []entry
+	entries []wire.Entry
 	ends    []int // of each command's text
 }
 
 // add puts a command that goes on as it came into the batch.
-func (c *conn) add(raw []byte, e entry, args [][]byte) {
+func (c *conn) add(raw []byte, e wire.Entry, args [][]byte) {
 	b := &c.batch
 	if len(b.raw) == 0 {
 		b.raw = raw
@@ -239,8 +239,8 @@ func (c *conn) add(raw []byte, e entry, args [][]byte) {
 	if len(b.text) > 0 {
 		b.text = append(b.text, '\n')
 	}
-	b.text, e.secret = wire.AppendText(b.text, args)
-	e.db = c.db
+	b.text, e.Secret = wire.AppendText(b.text, args)
+	e.DB, e.Args = c.db, len(args)-1
 	b.entries = append(b.entries, e)
 	b.ends = append(b.ends, len(b.text))
 }
@@ -253,7 +253,7 @@ func (c *conn) flush() error {
 	}
 	text := string(b.text)
 	for start, i := 0, 0; i < len(b.ends); i++ {
-		if i+1 == len(b.ends) || b.ends[i+1]-start > maxEventText {
+		if i+1 == len(b.ends) || b.ends[i+1]-start > wire.MaxFailure {
 			if err := c.record(text[start:b.ends[i]], ""); err != nil {
 				return err
 			}
@@ -262,7 +262,7 @@ func (c *conn) flush() error {
 	}
 	start := 0
 	for i := range b.entries {
-		b.entries[i].text = text[start:b.ends[i]]
+		b.entries[i].Text = text[start:b.ends[i]]
 		start = b.ends[i] + 1
 	}
 	if err := c.replies.expect(b.entries); err != nil {
@@ -273,11 +273,13 @@ func (c *conn) flush() error {
 	return err
 }
 
-// maxEventText is how much of commands that came together one event shows.
-const maxEventText = 8 << 10
-
 func (c *conn) record(text, failure string) error {
 	return record(c.session, database.Statement{DBUser: c.user, DBName: strconv.Itoa(c.db), Query: text, Failed: failure != "", Message: failure})
+}
+
+// failed records what was on record as carried out, and was not.
+func failed(s *database.Session, user string, f wire.Failure) error {
+	return record(s, database.Statement{DBUser: user, DBName: strconv.Itoa(f.DB), Query: f.Text, Failed: true, Message: f.Message})
 }
 
 func record(s *database.Session, st database.Statement) error {

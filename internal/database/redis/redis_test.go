@@ -26,7 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/target"
 )
 
-func world(t *testing.T) (*door.World, *redis.Server) {
+func world(t testing.TB) (*door.World, *redis.Server) {
 	t.Helper()
 	leaks(t)
 	s := redis.Start(t)
@@ -40,7 +40,7 @@ func world(t *testing.T) (*door.World, *redis.Server) {
 }
 
 // leaks fails a test that leaves goroutines behind.
-func leaks(t *testing.T) {
+func leaks(t testing.TB) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
 		for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
@@ -68,12 +68,12 @@ func hasNot(t *testing.T, all []string, bad string) {
 
 // talk is a connection on which commands and replies are written as people write them.
 type talk struct {
-	t *testing.T
+	t testing.TB
 	net.Conn
 	r *bufio.Reader
 }
 
-func dial(t *testing.T, addr string) *talk {
+func dial(t testing.TB, addr string) *talk {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -239,6 +239,19 @@ func TestPubSub(t *testing.T) {
 	c.say("*[unsubscribe … | *[unsubscribe … | *[punsubscribe p* :0] | +OK", "UNSUBSCRIBE", "PUNSUBSCRIBE p*", "SET message x")
 	c.say(":2 | *[message x]", "RPUSH l message x", "LRANGE l 0 -1")
 	has(t, w.Queries(), "GET a !ERR Can't execute 'get'")
+	// Shards' channels are counted apart, and all of a kind are left one by one.
+	c = dial(t, addr)
+	c.say("*[subscribe a :1] | *[ssubscribe s :1] | *[sunsubscribe s :0]", "SUBSCRIBE a", "SSUBSCRIBE s", "SUNSUBSCRIBE s")
+	s.Do(t, "publish", "a", "hello")
+	c.expect("*[message a hello]")
+	c.say("*[subscribe b :2] | *[unsubscribe … | *[unsubscribe … | *[unsubscribe nil :0] | -ERR unknown command…", "SUBSCRIBE b", "UNSUBSCRIBE", "UNSUBSCRIBE", "NOSUCH one")
+	c.say("*[ssubscribe s :1] | *[ssubscribe t :2]", "SSUBSCRIBE s t")
+	s.Do(t, "spublish", "t", "hello")
+	c.expect("*[smessage t hello]")
+	c.say("-ERR Can't… | *[sunsubscribe … | *[sunsubscribe … | *[message x] | -ERR unknown command…", "GET two", "SUNSUBSCRIBE", "LRANGE l 0 -1", "NOSUCH three")
+	for _, want := range []string{"NOSUCH one !ERR unknown", "GET two !ERR Can't", "NOSUCH three !ERR unknown"} {
+		has(t, w.Queries(), want)
+	}
 	// RESP3: what comes unasked is marked, between replies.
 	c = dial(t, addr)
 	c.send("HELLO 3")
@@ -494,6 +507,25 @@ func TestReplicaSaysNothingElse(t *testing.T) {
 	if strings.Contains(string(rest), "+OK") {
 		t.Fatalf("%q", rest)
 	}
+}
+
+// TestReplicaToBe: what a server answers to REPLCONF before SYNC, which to ACK is nothing.
+func TestReplicaToBe(t *testing.T) {
+	w, _ := world(t)
+	c := dial(t, w.Listen(door.User("alice", "replica"), target.Redis))
+	c.say("+OK", "auth alice any")
+	c.say("+PONG | +PONG | -ERR… | +OK | nil", "replconf ack 5", "ping", "replconf GETACK *", "replconf ack 5 capa eof", "ping", "replconf ack", "replconf capa eof", "get nosuch")
+	c.say("-NOPERM… | nil", "replconf capa eof ack 5", "get nosuch")
+	c.say("+OK | -NOPERM… | -NOPERM… | *[]", "multi", "replconf ack 5", "psync ? -1", "exec")
+	if got := c.bulk("replconf", "ACK\x00x", "5", "x"); !strings.HasPrefix(got, "-ERR") {
+		t.Fatal(got)
+	}
+	c.Write(wire.Append(nil, "replconf", "ACK\x00x", "5"))
+	c.say("-ERR unknown command…", "nosuch")
+	q := w.Queries()
+	has(t, q, "nosuch !ERR unknown command")
+	has(t, q, "replconf ack 5")
+	hasNot(t, q, "ping !")
 }
 
 // TestQueuedIsNotDone: a transaction that a wrong EXEC did not end keeps the database.

@@ -45,7 +45,7 @@ func connect(ctx context.Context, v *database.Visit, s state) (*upstream, error)
 }
 
 func unreachable(v *database.Visit, err error) error {
-	var own serverError
+	var own wire.ServerError
 	if errors.As(err, &own) { // the server's own words
 		return err
 	}
@@ -111,7 +111,7 @@ func (u *upstream) ask(args ...string) (string, error) {
 		case done && have > 0, have == len(buf):
 			return "", fmt.Errorf("%w: more than one reply", wire.ErrMalformed)
 		case done && r.Kind == '-':
-			return "", serverError(r.Text)
+			return "", wire.ServerError(r.Text)
 		case done:
 			return string(r.Text), nil
 		}
@@ -127,10 +127,10 @@ func (u *upstream) send(b []byte) error {
 }
 
 // serve relays its replies in a goroutine, until close.
-func (u *upstream) serve(r *replies, failed func(failure) error) {
+func (u *upstream) serve(r *replies, failed func(wire.Failure) error) {
 	u.done = make(chan struct{})
 	r.mu.Lock()
-	r.up, r.subs = u, 0
+	r.up = u
 	r.mu.Unlock()
 	go func() {
 		defer close(u.done)
