@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -114,7 +115,7 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if name := method(req.Spec().Procedure); fault.Is(err, fault.Denied) && !table[name].own {
 			err = i.server.refused(ctx, name, err)
 		}
-		return res, i.server.outward(req.Spec().Procedure, err)
+		return res, i.server.outward(ctx, req.Spec().Procedure, err)
 	}
 }
 
@@ -129,16 +130,16 @@ func (i *interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) co
 		if err := i.server.admit(ctx, method(conn.Spec().Procedure), nil); err != nil {
 			return wire.Status(err)
 		}
-		return i.server.outward(conn.Spec().Procedure, next(ctx, conn))
+		return i.server.outward(ctx, conn.Spec().Procedure, next(ctx, conn))
 	}
 }
 
-// outward logs what a person is not shown.
-func (s *Server) outward(procedure string, err error) error {
+// outward logs what a person is not shown; that the caller went away is no failure.
+func (s *Server) outward(ctx context.Context, procedure string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if f := fault.Of(err); f.Kind == fault.Internal || f.Err != nil {
+	if f := fault.Of(err); (f.Kind == fault.Internal || f.Err != nil) && !(ctx.Err() == context.Canceled && errors.Is(err, context.Canceled)) {
 		s.log.Warn("call failed", "method", method(procedure), "kind", f.Kind.String(), "err", err)
 	}
 	return wire.Status(err)

@@ -1,6 +1,11 @@
 package rpc
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -70,5 +75,28 @@ func TestReachable(t *testing.T) {
 	}
 	if err := reachable(lock.Set{}, c, now.Add(time.Hour)); !fault.Because(err, "expired") {
 		t.Fatal(err)
+	}
+}
+
+// TestCallersLeave: a caller that went away, as an agent that stops, is no failure in the log; what failed for another reason is.
+func TestCallersLeave(t *testing.T) {
+	var log bytes.Buffer
+	s := &Server{log: slog.New(slog.NewTextHandler(&log, nil))}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for _, c := range []struct {
+		ctx  context.Context
+		err  error
+		logs bool
+	}{
+		{gone, fmt.Errorf("follow: %w", context.Canceled), false},
+		{gone, errors.New("disk full"), true},
+		{t.Context(), context.Canceled, true},
+		{t.Context(), fault.New(fault.Denied, "no"), false},
+	} {
+		log.Reset()
+		if err := s.outward(c.ctx, "/sallyport.v1.FeedService/Follow", c.err); err == nil || (log.Len() > 0) != c.logs {
+			t.Errorf("%v: %v, %q", c.err, err, log.String())
+		}
 	}
 }
