@@ -81,7 +81,7 @@ func (e *Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) 
 	c := &conn{ctx: ctx, engine: e, visit: v, client: client, r: bufio.NewReaderSize(client, 4<<10)}
 	stop := context.AfterFunc(ctx, func() { cutClient(client) })
 	defer stop()
-	client.SetReadDeadline(time.Now().Add(loginTime))
+	client.SetDeadline(time.Now().Add(loginTime)) // also for who does not read
 	var err error
 	for err == nil {
 		err = c.next()
