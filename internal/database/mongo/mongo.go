@@ -310,6 +310,8 @@ func (c *conn) relay(st *statement) error {
 			return lost(err)
 		}
 		failed = wire.Outcome(m.Body)
+	} else {
+		failed = st.message.Begun(head)
 	}
 	if err := c.record(st, failed); err != nil {
 		return err

@@ -217,6 +217,37 @@ func TestOutcome(t *testing.T) {
 			t.Errorf("%v: %q, want %q", v, got, want)
 		}
 	}
+	// bulkWrite of MongoDB 8 has its results in a cursor, and in nErrors how many failed; of a find they are data.
+	results := d("firstBatch", bson.A{d("ok", 1.0, "idx", 0, "n", 1), d("ok", 0.0, "idx", 1, "code", 11000, "errmsg", "dup")}, "ns", "admin.$cmd.bulkWrite")
+	for want, v := range map[string]bson.D{
+		"dup (11000)":            d("cursor", results, "nErrors", 1, "ok", 1.0),
+		"2 of its writes failed": d("cursor", d("firstBatch", bson.A{}), "nErrors", 2, "ok", 1.0),
+		"":                       d("cursor", results, "ok", 1.0),
+	} {
+		if got := Outcome(marshal(t, v)); got != want {
+			t.Errorf("%v: %q, want %q", v, got, want)
+		}
+	}
+	// Of a reply too long to be looked at whole the beginning tells.
+	var errs bson.A
+	for i := range 1000 {
+		errs = append(errs, d("index", i, "code", 121, "errmsg", "first of many"))
+	}
+	long := message(t, d("n", 0, "writeErrors", errs, "ok", 1.0)).Forward(nil)
+	insert, bulk := message(t, d("insert", "t", "$db", "o")), message(t, d("bulkWrite", 1, "$db", "admin"))
+	for n := range len(long) {
+		got := insert.Begun(long[:n])
+		if want := "first of many (121)"; n > 200 && got != want || got != "" && got != "it failed" && got != want {
+			t.Fatalf("%d bytes: %q", n, got)
+		}
+	}
+	cut := message(t, d("cursor", d("firstBatch", bson.A{d("ok", 1.0, "idx", 0), d("ok", 0.0, "code", 121, "errmsg", "bad"), d("x", strings.Repeat("x", 1000))}), "nErrors", 1, "ok", 1.0)).Forward(nil)[:500]
+	if got := insert.Begun(cut); got != "" {
+		t.Errorf("data are taken for an outcome: %q", got)
+	}
+	if got := bulk.Begun(cut); got != "bad (121)" {
+		t.Errorf("%q of a bulkWrite", got)
+	}
 }
 
 // TestScram is each side against another implementation, and against itself.
@@ -295,6 +326,8 @@ func FuzzMessage(f *testing.F) {
 		}
 		dbs, err := m.Databases()
 		Outcome(m.Body)
+		m.Begun(b)
+		m.Begun(b[:len(b)/2])
 		if m.Opcode != OpMsg {
 			return
 		}
