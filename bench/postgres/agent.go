@@ -14,9 +14,9 @@ import (
 	_ "net/http/pprof" // BENCH_PPROF names an address to profile at
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/bench/rig"
 	"github.com/sallyport/sallyport/internal/audit/spool"
 	"github.com/sallyport/sallyport/internal/cluster"
 	"github.com/sallyport/sallyport/internal/database"
@@ -135,16 +135,7 @@ func (p *place) copies(client net.Conn) {
 	if _, err := server.Read(answer); err != nil || answer[0] != 'S' {
 		return
 	}
-	up := tls.Client(server, config)
-	var both sync.WaitGroup
-	one := func(to, from net.Conn) {
-		_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 32<<10))
-		to.Close()
-		from.Close()
-	}
-	both.Go(func() { one(up, client) })
-	both.Go(func() { one(client, up) })
-	both.Wait()
+	rig.Join(client, tls.Client(server, config))
 }
 
 // servers reaches the one server, as the one user.

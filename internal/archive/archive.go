@@ -41,6 +41,9 @@ const ahead = time.Hour
 // MaxPiece bounds what Take takes at once, in bytes.
 const MaxPiece = 4 << 20
 
+// reserve is what recordings leave free of their disk: state and audit log are often on the same, and nobody logs in once it is full.
+const reserve = 1 << 30
+
 // Pictures gives the current picture.
 type Pictures interface {
 	Current() (*snapshot.Picture, time.Duration)
@@ -59,6 +62,7 @@ type Service struct {
 	Pictures Pictures
 	Audit    Audit
 	Now      func() time.Time
+	Reserve  int64 // bytes of the disk that are left free; 0: 1 GiB
 
 	busy names
 }
@@ -164,6 +168,11 @@ func (s *Service) Take(ctx context.Context, host identity.Host, p recording.Piec
 	return s.keep(ctx, e, p.Data, p.Last)
 }
 
+func full(err error) error {
+	return fault.New(fault.Unavailable, "the auth server has no space for recordings").WithReason("recordings_full").
+		WithFix("make room on the disk of auth.recordings.dir, or set auth.recordings.keep").Wrapping(err)
+}
+
 // lacks reports whether less of a recording is there than was kept: the directory is older than the state, or damaged.
 func (s *Service) lacks(e *entry) bool {
 	info, err := os.Stat(s.file(e.Name))
@@ -204,9 +213,12 @@ func (s *Service) begin(host identity.Host, name string, piece []byte) (*entry, 
 
 // keep writes a piece behind what is there, then what is known of the recording.
 func (s *Service) keep(ctx context.Context, e *entry, piece []byte, last bool) (int64, error) {
+	if left, known := free(s.Dir); known && left < cmp.Or(s.Reserve, reserve)+int64(len(piece)) {
+		return 0, full(nil)
+	}
 	if err := s.write(e, piece); err != nil {
 		if errors.Is(err, syscall.ENOSPC) {
-			return 0, fault.New(fault.Unavailable, "the auth server has no space for recordings").WithReason("recordings_full").Wrapping(err)
+			return 0, full(err)
 		}
 		return 0, err
 	}

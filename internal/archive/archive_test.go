@@ -301,6 +301,29 @@ func TestA13_ForeignRecordings(t *testing.T) {
 	}
 }
 
+// TestArchiveReserve: recordings leave room on their disk, for the cluster's state is often on the same.
+func TestArchiveReserve(t *testing.T) {
+	p := newPlace(t)
+	parts := p.made(p.start(1))
+	p.Reserve = 1 << 60
+	if n, err := p.take(nodeA, id(1), 0, false, parts[0]); n != 0 || !fault.Because(err, "recordings_full") || fault.Of(err).Fix == "" {
+		t.Fatalf("%d, %v", n, err)
+	}
+	if entries, err := os.ReadDir(p.Dir); err != nil || len(entries) != 0 {
+		t.Fatalf("%v %v", entries, err)
+	}
+	p.Reserve = 1
+	if _, err := p.take(nodeA, id(1), 0, false, parts[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.take(nodeA, id(1), len(parts[0]), true, slices.Concat(parts[1], parts[2])); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := p.reads(identity.Caller{Local: true}, id(1)); text != "hello" || !errors.Is(err, io.EOF) {
+		t.Errorf("%q %v", text, err)
+	}
+}
+
 // TestArchiveCrash: what a server wrote and did not note before it died is written over.
 func TestArchiveCrash(t *testing.T) {
 	p := newPlace(t)

@@ -80,9 +80,8 @@ func (s *Service) Open(ctx context.Context, from identity.Caller, name string) (
 	}
 	ev := event.Event{Kind: event.RecordingAccess, User: from.Name(), Session: &event.Session{SessionID: recording.SessionOf(name), Recording: name, Addr: from.Addr.String()},
 		Resource: &event.Resource{ResourceKind: Kind, ResourceName: name}}
-	if from.User != nil && from.User.Device != nil {
-		d := from.User.Device
-		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+	if from.User != nil {
+		ev.Device = event.DeviceOf(from.User.Device)
 	}
 	refusal := s.may(from, "read", e)
 	if refusal != nil {

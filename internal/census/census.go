@@ -266,9 +266,8 @@ func (s *Service) End(ctx context.Context, from identity.Caller, id, message str
 	ev := event.Event{Kind: event.SessionTerminate, User: from.Name(), Success: true, Message: message,
 		Session:  &event.Session{SessionID: l.ID, ServerID: l.Host, ServerName: l.Target.Name, Login: l.Action.Login, Addr: from.Addr.String()},
 		Resource: &event.Resource{ResourceKind: string(manifest.Session), ResourceName: l.Identity.Name}}
-	if from.User != nil && from.User.Device != nil {
-		d := from.User.Device
-		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+	if from.User != nil {
+		ev.Device = event.DeviceOf(from.User.Device)
 	}
 	revision, err := s.Audit.Record(ctx, ev, put)
 	if err != nil {

@@ -9,11 +9,14 @@ import (
 	"github.com/sallyport/sallyport/internal/database"
 	"github.com/sallyport/sallyport/internal/database/mongo"
 	"github.com/sallyport/sallyport/internal/database/mysql"
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/database/postgres"
+	"github.com/sallyport/sallyport/internal/database/postgres/upstream"
 	"github.com/sallyport/sallyport/internal/database/redis"
 	"github.com/sallyport/sallyport/internal/database/servers"
 	"github.com/sallyport/sallyport/internal/entry"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -25,11 +28,22 @@ func (d *daemon) startDatabases() error {
 		return err
 	}
 	door := database.New(database.Config{Gate: a.gate, Servers: servers.New(authority.New(a.calls)), Engines: engines()})
-	return d.resources(a, resources{what: "databases", door: tunnel.DoorDB, protocols: []string{"postgresql"}, wanted: d.databases,
+	err = d.resources(a, resources{what: "databases", door: tunnel.DoorDB, protocols: []string{"postgresql"}, wanted: d.databases,
 		handle: func(ctx context.Context, v entry.Visit, spec any) {
 			db, _ := spec.(*target.DatabaseServer)
 			door.Serve(ctx, v.Conn, database.Visit{User: v.User, From: v.From, Database: db, DBUser: v.DBUser})
 		}})
+	if err == nil {
+		makers := map[target.Protocol]database.Maker{target.PostgreSQL: upstream.Maker{}, target.MySQL: server.Maker{}}
+		d.run("users on demand", func(ctx context.Context) error {
+			door.Tidy(ctx, makers, func() []*target.DatabaseServer {
+				list, _ := d.databases(a)
+				return entry.Specs[target.DatabaseServer](list)
+			}, a.log)
+			return nil
+		})
+	}
+	return err
 }
 
 // resources are what an agent serves by name: what that is, at which door, in which protocols, which, and how one visit is served.
@@ -81,25 +95,13 @@ func (d *daemon) resources(a *agent, r resources) error {
 	return nil
 }
 
-// databases are those that this agent is to serve: of the config, and of those that were created, which win.
+// databases are those that this agent is to serve.
 func (d *daemon) databases(a *agent) ([]entry.Resource, <-chan struct{}) {
 	changed := a.mirror.Changed()
-	picture, _ := a.mirror.Current()
-	list := []entry.Resource{}
-	add := func(db *target.DatabaseServer) {
-		list = append(list, entry.Resource{Served: target.Served{Name: db.Name, Protocol: db.Protocol, Labels: db.Labels}, Spec: db})
-	}
-	for i := range d.Config.DB.Databases {
-		if db := &d.Config.DB.Databases[i]; picture.Databases[db.Name] == nil {
-			add(db)
-		}
-	}
-	for name, db := range picture.Databases {
-		if _, serves := picture.Assigned(a.Host(), name); serves && db.Check() == nil {
-			add(db)
-		}
-	}
-	return list, changed
+	return entry.Wanted(a.mirror, a.Host(), d.Config.DB.Databases, func(p *snapshot.Picture) map[string]*target.DatabaseServer { return p.Databases },
+		func(db *target.DatabaseServer) (target.Served, error) {
+			return target.Served{Name: db.Name, Protocol: db.Protocol, Labels: db.Labels}, db.Check()
+		}), changed
 }
 
 // engines are the protocols that this build speaks.

@@ -7,6 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/kube"
 	"github.com/sallyport/sallyport/internal/kube/upstream"
+	"github.com/sallyport/sallyport/internal/snapshot"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -42,23 +43,11 @@ func (d *daemon) startKube() error {
 		}})
 }
 
-// clusters are those that this agent is to serve: of the config, and of those that were created, which win.
+// clusters are those that this agent is to serve.
 func (d *daemon) clusters(a *agent) ([]entry.Resource, <-chan struct{}) {
 	changed := a.mirror.Changed()
-	picture, _ := a.mirror.Current()
-	list := []entry.Resource{}
-	add := func(k *target.KubeCluster) {
-		list = append(list, entry.Resource{Served: target.Served{Name: k.Name, Labels: k.Labels}, Spec: k})
-	}
-	for i := range d.Config.Kube.Clusters {
-		if k := &d.Config.Kube.Clusters[i]; picture.Clusters[k.Name] == nil {
-			add(k)
-		}
-	}
-	for name, k := range picture.Clusters {
-		if _, serves := picture.Assigned(a.Host(), name); serves && k.Check() == nil {
-			add(k)
-		}
-	}
-	return list, changed
+	return entry.Wanted(a.mirror, a.Host(), d.Config.Kube.Clusters, func(p *snapshot.Picture) map[string]*target.KubeCluster { return p.Clusters },
+		func(k *target.KubeCluster) (target.Served, error) {
+			return target.Served{Name: k.Name, Labels: k.Labels}, k.Check()
+		}), changed
 }

@@ -3,11 +3,14 @@ package database
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/fault"
+	"github.com/sallyport/sallyport/internal/target"
 )
 
 // disableWait bounds how long the end of a session waits for its database user to be disabled.
@@ -29,6 +32,24 @@ type Maker interface {
 	// Disable takes the roles and the right to log in from the user, unless sessions of it are left on the server, by
 	// another agent: the last one to end does.
 	Disable(ctx context.Context, v *Visit, u OnDemand) error
+	// Left lists the users who were made so and may log in, with no session of theirs on the server.
+	Left(ctx context.Context, v *Visit) ([]string, error)
+}
+
+// Sweep disables the users of a database who were left enabled: by an agent that was killed, or could not reach the server when
+// their last session ended. It returns their names, also beside an error.
+func (d *Door) Sweep(ctx context.Context, db *target.DatabaseServer, m Maker) (disabled []string, err error) {
+	v := &Visit{Database: db, door: d}
+	left, err := m.Left(ctx, v)
+	for _, name := range left {
+		// A session that connects meanwhile is seen under the server's lock.
+		if failed := m.Disable(ctx, v, OnDemand{User: name}); failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
+		disabled = append(disabled, name)
+	}
+	return disabled, err
 }
 
 // made is who was made on demand and has sessions at this agent.
@@ -82,12 +103,12 @@ func (m *Made) Over() error {
 	return m.err
 }
 
-// Enable has the session's database user made where the decision says so; without that nothing happens. A session whose
-// roles change is cut.
+// Enable has the session's database user made where the decision says so. A session whose user would be made otherwise by
+// later decisions is cut.
 func (s *Session) Enable(ctx context.Context, m Maker) (*Made, error) {
-	changed := s.main.Changed()
 	l := s.main.Limits()
 	if !l.CreateDBUser {
+		s.keepRoles(l)
 		return &Made{settled: func() {}, over: func() {}}, nil
 	}
 	v := s.visit
@@ -112,14 +133,10 @@ func (s *Session) Enable(ctx context.Context, m Maker) (*Made, error) {
 	s.mu.Lock()
 	s.made = true
 	s.mu.Unlock()
-	var watching sync.WaitGroup
-	watch, stop := context.WithCancel(s.Context())
-	watching.Go(func() { s.watchRoles(watch, changed, l.DBRoles) })
+	s.keepRoles(l)
 	out := &Made{settled: sync.OnceFunc(settled)}
 	out.over = sync.OnceFunc(func() {
 		out.settled()
-		stop()
-		watching.Wait()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), disableWait)
 		defer cancel()
 		defer v.door.made.release(key)
@@ -171,18 +188,55 @@ func OtherRoles() error {
 		WithCause("what your roles grant in this database has changed since they began").WithFix("end them, then connect again")
 }
 
-func (s *Session) watchRoles(ctx context.Context, changed <-chan struct{}, roles string) {
+// keepRoles cuts the session once its database user would be another than it was let in as: made on demand or not, or with
+// other roles.
+func (s *Session) keepRoles(was access.Limits) {
+	s.main.Keep("database roles", func() error {
+		is := s.main.Limits()
+		if is.CreateDBUser == was.CreateDBUser && is.DBRoles == was.DBRoles {
+			return nil
+		}
+		f := fault.New(fault.Denied, "the roles of your database user have changed").WithReason("db_roles_changed").WithFix("connect again")
+		if is.CreateDBUser != was.CreateDBUser {
+			return f.WithCause("create_db_user_mode of your roles changed")
+		}
+		return f.WithCause("db_roles of your roles changed")
+	})
+}
+
+// tidyEvery is how often users who were left enabled are looked for, and tidyTime how long one database may take.
+const (
+	tidyEvery = 10 * time.Minute
+	tidyTime  = 30 * time.Second
+)
+
+// Tidy sweeps the databases that there are, at once and now and then, until ctx ends. It tells the log what it did, and why it
+// could not.
+func (d *Door) Tidy(ctx context.Context, makers map[target.Protocol]Maker, databases func() []*target.DatabaseServer, log *slog.Logger) {
+	next := time.NewTicker(tidyEvery)
+	defer next.Stop()
 	for {
+		for _, db := range databases() {
+			if m := makers[db.Protocol]; m != nil && db.AdminUser != "" {
+				d.tidy(ctx, db, m, log)
+			}
+		}
 		select {
+		case <-next.C:
 		case <-ctx.Done():
 			return
-		case <-changed:
 		}
-		changed = s.main.Changed()
-		if l := s.main.Limits(); !l.CreateDBUser || l.DBRoles != roles {
-			s.cut(fault.New(fault.Denied, "the roles of your database user have changed").WithReason("db_roles_changed").
-				WithCause("db_roles of your roles changed").WithFix("connect again"))
-			return
-		}
+	}
+}
+
+func (d *Door) tidy(ctx context.Context, db *target.DatabaseServer, m Maker, log *slog.Logger) {
+	limited, cancel := context.WithTimeout(ctx, tidyTime)
+	defer cancel()
+	disabled, err := d.Sweep(limited, db, m)
+	if len(disabled) > 0 {
+		log.Info("database users that were left enabled are disabled", "db", db.Name, "users", disabled)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Warn("whether database users were left enabled is not known", "db", db.Name, "err", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sallyport/sallyport/internal/identity"
 )
 
 // Limits of one event. Free texts (message, command, query, path …) longer than MaxText bytes are cut by Normalize,
@@ -48,6 +50,14 @@ type Device struct {
 	OSType       string `json:"os_type"`
 	AssetTag     string `json:"asset_tag"`
 	CredentialID string `json:"credential_id"`
+}
+
+// DeviceOf is a certificate's device, or nil.
+func DeviceOf(d *identity.Device) *Device {
+	if d == nil {
+		return nil
+	}
+	return &Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
 }
 
 // Session says where something happened: the session, the agent, and the address the user came from.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,10 +75,17 @@ func (l *Listener) openDoor(ctx context.Context, s Spec) (Spec, error) {
 func (l *Listener) closeDoor(s Spec) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if d := l.doors[s.key()]; d != nil {
-		d.listener.Close()
-		delete(l.doors, s.key())
+	for key, d := range l.doors {
+		if key == s.key() || s.Holder == Everybody && d.spec.of(s) && !strings.HasPrefix(d.spec.Holder, proxyHolder) {
+			d.listener.Close()
+			delete(l.doors, key)
+		}
 	}
+}
+
+// of reports whether two doors are of one resource.
+func (s Spec) of(o Spec) bool {
+	return s.Cluster == o.Cluster && s.Role == o.Role && s.Resource == o.Resource
 }
 
 func newDoor(s Spec) (*door, error) {

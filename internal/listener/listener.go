@@ -11,8 +11,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -37,9 +40,19 @@ type Spec struct {
 	Socket   string            `json:"socket,omitempty"`
 	Port     int               `json:"port,omitempty"`
 	Home     string            `json:"home"` // where the certificates of a port lie
-	// Holder is who has a door of a resource for itself; empty is the one that everybody shares.
+	// Holder is who has a door of a resource for itself; empty is the one that everybody shares. To close Everybody's is to close
+	// all doors of the resource but those of proxies.
 	Holder string `json:"holder,omitempty"`
 }
+
+// Everybody is the holder of all doors of a resource but those of proxies.
+const Everybody = "*"
+
+// proxyHolder begins the holders that have a door for as long as their process runs.
+const proxyHolder = "proxy-"
+
+// ProxyHolder is the holder that this process is.
+func ProxyHolder() string { return proxyHolder + strconv.Itoa(os.Getpid()) }
 
 // same reports whether a door that is open serves what another spec asks for.
 func (s Spec) same(o Spec) bool {
@@ -99,7 +112,8 @@ func New(c Config) (*Listener, error) {
 	return l, nil
 }
 
-// Run answers until ctx ends, it is told to stop, or nothing was connected for an hour; then it closes everything.
+// Run answers until ctx ends, it is told to stop, its control socket has been removed, or nothing was connected for an hour; then it
+// closes everything.
 func (l *Listener) Run(ctx context.Context) error {
 	defer l.unlock()
 	ctx, l.cancel = context.WithCancel(ctx)
@@ -138,7 +152,7 @@ func (l *Listener) shut() {
 	}
 }
 
-// idle ends a listener that nobody uses.
+// idle ends a listener that nobody uses, or whose TSH_HOME has been removed.
 func (l *Listener) idle(ctx context.Context) {
 	tick := time.NewTicker(max(l.Idle/60, 10*time.Millisecond))
 	defer tick.Stop()
@@ -151,6 +165,9 @@ func (l *Listener) idle(ctx context.Context) {
 		l.mu.Lock()
 		over := l.open == 0 && time.Since(l.active) > l.Idle
 		l.mu.Unlock()
+		if _, err := os.Lstat(Path(l.Home)); errors.Is(err, fs.ErrNotExist) {
+			over = true // nobody can steer it any more
+		}
 		if over {
 			l.cancel()
 			return

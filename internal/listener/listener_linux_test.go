@@ -525,6 +525,28 @@ func TestHolder(t *testing.T) {
 	}
 }
 
+// TestCloseEverybodys: a logout closes every door of its resource but those that proxies hold.
+func TestCloseEverybodys(t *testing.T) {
+	r := run(t, time.Hour)
+	open := map[string]Spec{}
+	for _, name := range []string{"orders ", "orders as bob/", "orders proxy-1", "shop ", "shop as bob/"} {
+		resource, holder, _ := strings.Cut(name, " ")
+		open[name] = r.open(Spec{Cluster: "example.com", Resource: resource, Protocol: target.Redis, Holder: holder})
+	}
+	if err := r.Close(t.Context(), Spec{Cluster: "example.com", Role: identity.RoleDB, Resource: "orders", Holder: Everybody}); err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range open {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+		if stays := name != "orders " && name != "orders as bob/"; stays != (err == nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
+}
+
 // TestPortHeld: a door keeps its port, and one that another program holds is an error that names the login command.
 func TestPortHeld(t *testing.T) {
 	r := run(t, 0)
@@ -597,6 +619,19 @@ func TestEnds(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("it stays with nothing connected")
+	}
+	gone := run(t, 10*time.Second)
+	gone.open(Spec{Resource: "orders", Protocol: target.Redis})
+	if err := os.RemoveAll(gone.Home); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-gone.ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it stays though its home is gone")
 	}
 }
 

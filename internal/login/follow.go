@@ -22,7 +22,7 @@ func (s *Service) issue(ctx context.Context, start Start, a Applicant, locks loc
 	id := a.ID
 	given := []store.Op{records.Unchanged(manifest.User, id.Name, a.revision)}
 	for try := 1; ; try++ {
-		prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: a.logins, Device: eventDevice(id.Device), Given: given})
+		prepared, err := s.CA.PrepareUser(ca.UserRequest{Identity: id, Key: start.Key, Logins: a.logins, Device: event.DeviceOf(id.Device), Given: given})
 		if err != nil {
 			return Result{}, err
 		}
@@ -65,11 +65,4 @@ func (s *Service) follow(ctx context.Context, u identity.User, locks lock.Set) (
 	}
 	put, err := records.Put(manifest.New(&identity.Login{Credential: credential, Follows: follows, Identity: u}, 0))
 	return append(ops, put), err
-}
-
-func eventDevice(d *identity.Device) *event.Device {
-	if d == nil {
-		return nil
-	}
-	return &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
 }

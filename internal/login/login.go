@@ -226,7 +226,7 @@ func (s *Service) Admit(ctx context.Context, start Start, a Applicant) (Result, 
 
 // LoggedIn is the event of a login that succeeded.
 func LoggedIn(from identity.Caller, id identity.User) event.Event {
-	return event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: eventDevice(id.Device),
+	return event.Event{Kind: event.UserLogin, User: id.Name, Success: true, Device: event.DeviceOf(id.Device),
 		Session: &event.Session{Addr: from.Addr.String(), MFADevice: id.MFADevice}}
 }
 

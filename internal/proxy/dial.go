@@ -73,7 +73,7 @@ func (p *Proxy) openTarget(ctx context.Context, c *peeked, name string, door tun
 
 // openServed opens a stream to an agent that serves a resource.
 func (p *Proxy) openServed(ctx context.Context, c *peeked, role identity.HostRole, name string) (net.Conn, error) {
-	for _, id := range p.serving(role, func(s string) bool { return s == name }) {
+	for _, id := range p.connected(p.directory().byName[resource{role, name}]) {
 		if t := p.tunnels.of(id); t != nil {
 			if up, err := t.Open(ctx, tunnel.Header{Client: c.addr, Target: id, Door: servedBy[role]}); err == nil {
 				return up, nil

@@ -61,10 +61,11 @@ type Config struct {
 // Proxy serves the public port.
 type Proxy struct {
 	Config
-	tunnels tunnels
-	web     *http.Server
-	unknown *turnstile.Turnstile // connections that are not yet known
-	webConn *handoff.Listener
+	tunnels   tunnels
+	phonebook phonebook
+	web       *http.Server
+	unknown   *turnstile.Turnstile // connections that are not yet known
+	webConn   *handoff.Listener
 
 	mu   sync.Mutex
 	open map[net.Conn]bool // guarded by mu

@@ -3,7 +3,10 @@ package proxy
 import (
 	"context"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/identity"
@@ -31,26 +34,75 @@ func (p *Proxy) served(sni string) *destination {
 		return nil
 	}
 	d := &destination{door: servedBy[identity.HostRole(role)]}
-	d.agents = p.serving(identity.HostRole(role), func(s string) bool { return target.SNIName(s) == name })
+	d.agents = p.connected(p.directory().byLabel[resource{identity.HostRole(role), name}])
 	if len(d.agents) == 0 {
 		return nil
 	}
 	return d
 }
 
-// serving lists the connected agents that say they serve a resource.
-func (p *Proxy) serving(role identity.HostRole, is func(name string) bool) []string {
-	picture, _ := p.Pictures.Current()
-	var out []string
-	for id, srv := range picture.Servers {
-		if srv.Role != role || p.tunnels.of(id) == nil {
+// resource is what agents serve: a role, and a name or, for what stands in SNI, its label.
+type resource struct {
+	role identity.HostRole
+	name string
+}
+
+// directory is who says of itself that it serves what.
+type directory struct {
+	of      uintptr // the roster's, which pictures share as long as it does not change
+	byName  map[resource][]string
+	byLabel map[resource][]string
+}
+
+func newDirectory(servers map[string]*identity.Server) *directory {
+	d := &directory{byName: map[resource][]string{}, byLabel: map[resource][]string{}}
+	add := func(to map[resource][]string, r resource, id string) {
+		if had := to[r]; !slices.Contains(had, id) {
+			to[r] = append(had, id)
+		}
+	}
+	for id, srv := range servers {
+		if servedBy[srv.Role] == "" {
 			continue
 		}
 		for _, s := range srv.Serves {
-			if is(s.Name) {
-				out = append(out, id)
-				break
-			}
+			add(d.byName, resource{srv.Role, s.Name}, id)
+			add(d.byLabel, resource{srv.Role, target.SNIName(s.Name)}, id)
+		}
+	}
+	return d
+}
+
+// phonebook keeps the directory that was made last: strangers' connections ask for it.
+type phonebook struct {
+	mu   sync.Mutex
+	last *directory // guarded by mu; with servers, whose address says that it is of these
+	kept map[string]*identity.Server
+}
+
+func (b *phonebook) of(servers map[string]*identity.Server) *directory {
+	at := reflect.ValueOf(servers).Pointer()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last == nil || b.last.of != at {
+		b.last, b.kept = newDirectory(servers), servers
+		b.last.of = at
+	}
+	return b.last
+}
+
+// directory is that of the current picture.
+func (p *Proxy) directory() *directory {
+	picture, _ := p.Pictures.Current()
+	return p.phonebook.of(picture.Servers)
+}
+
+// connected are those of some agents whose tunnels are here.
+func (p *Proxy) connected(agents []string) []string {
+	var out []string
+	for _, id := range agents {
+		if p.tunnels.of(id) != nil {
+			out = append(out, id)
 		}
 	}
 	return out

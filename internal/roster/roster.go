@@ -361,9 +361,8 @@ func (s *Service) eventOf(from identity.Caller, kind event.Kind, res *manifest.R
 	if a, ok := res.Spec.(*identity.Account); ok {
 		ev.Resource.Roles = a.Roles
 	}
-	if from.User != nil && from.User.Device != nil {
-		d := from.User.Device
-		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+	if from.User != nil {
+		ev.Device = event.DeviceOf(from.User.Device)
 	}
 	return ev
 }

@@ -176,9 +176,8 @@ func (s *Server) refused(ctx context.Context, name string, why error) error {
 	c, f := caller(ctx), fault.Of(why)
 	ev := event.Event{Kind: event.Auth, User: c.Name(), Message: f.Text, Session: &event.Session{Addr: c.Addr.String(), Reason: f.Reason},
 		Action: &event.Action{Verb: name}}
-	if c.User != nil && c.User.Device != nil {
-		d := c.User.Device
-		ev.Device = &event.Device{ID: d.ID, OSType: string(d.OS), AssetTag: d.AssetTag, CredentialID: d.CredentialID}
+	if c.User != nil {
+		ev.Device = event.DeviceOf(c.User.Device)
 	}
 	if _, err := s.use.Audit.Record(context.WithoutCancel(ctx), ev); err != nil {
 		return err

@@ -146,10 +146,14 @@ func settings() *yamux.Config {
 }
 
 // Client makes the end that dialed, Server the end that accepted; either may open streams.
-func Client(conn net.Conn) (*Tunnel, error) { return wrap(yamux.Client(conn, settings())) }
+func Client(conn net.Conn) (*Tunnel, error) {
+	return wrap(yamux.Client(&joined{Conn: conn}, settings()))
+}
 
 // Server is Client for the accepting end.
-func Server(conn net.Conn) (*Tunnel, error) { return wrap(yamux.Server(conn, settings())) }
+func Server(conn net.Conn) (*Tunnel, error) {
+	return wrap(yamux.Server(&joined{Conn: conn}, settings()))
+}
 
 func wrap(m *yamux.Session, err error) (*Tunnel, error) {
 	if err != nil {

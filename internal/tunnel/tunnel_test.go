@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,5 +173,105 @@ func TestLateRead(t *testing.T) {
 	}
 	if err := <-got; err != nil {
 		t.Error(err)
+	}
+}
+
+// writes counts what goes to a connection.
+type writes struct {
+	net.Conn
+	n atomic.Int64
+}
+
+func (w *writes) Write(b []byte) (int, error) {
+	w.n.Add(1)
+	return w.Conn.Write(b)
+}
+
+// TestOneWrite: a message of a stream is one write, and long ones come through whole.
+func TestOneWrite(t *testing.T) {
+	a, b := pair(t)
+	counted := &writes{Conn: a}
+	near, err := Client(counted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := Server(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	go far.Serve(func(s *Stream) { _, _ = io.Copy(s, s) })
+	s, err := near.Open(t.Context(), Header{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
+	for _, size := range []int{1, 12, 13, 4096, 70_000, 2} {
+		sent := bytes.Repeat([]byte{0, 0, byte(size)}, size)[:size]
+		before := counted.n.Load()
+		if _, err := s.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		if n := counted.n.Load() - before; n != 1 && size < 70_000 {
+			t.Errorf("%d bytes are %d writes", size, n)
+		}
+		got := make([]byte, size)
+		if _, err := io.ReadFull(s, got); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// pair is a connection over loopback.
+func pair(t testing.TB) (net.Conn, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// BenchmarkMessages sends small messages there and back, one after another, in TLS.
+func BenchmarkMessages(b *testing.B) {
+	ca := authority.New("test")
+	cert := ca.Server("localhost")
+	x, y := pair(b)
+	near, err := Client(tls.Client(x, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost"}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer near.Close()
+	far, err := Server(tls.Server(y, &tls.Config{Certificates: []tls.Certificate{cert}}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer far.Close()
+	go far.Serve(func(s *Stream) { _, _ = io.Copy(s, s) })
+	s, err := near.Open(b.Context(), Header{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	buf := make([]byte, 100)
+	for b.Loop() {
+		if _, err := s.Write(buf); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(s, buf); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

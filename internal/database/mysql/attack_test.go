@@ -8,11 +8,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/database"
+	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/peer/authority"
@@ -235,6 +237,39 @@ func TestDynamicUse(t *testing.T) {
 	}
 }
 
+// TestTrackingStays: nobody keeps the server from telling where a session is, so that a change of database would be seen by nobody.
+func TestTrackingStays(t *testing.T) {
+	w, _ := world(t)
+	addr := w.Listen(door.User("alice", "orders"), target.MySQL)
+	for _, q := range []string{"set session_track_schema=off", "SET @@SESSION.`Session_Track_Schema` = 0", "set statement session_track_schema=off for select 1",
+		"execute immediate 'set session_track_schema=off'"} {
+		out, err := cli(t, addr, "alice", "orders", q+"; use secrets; select id from t", "--delimiter=//")
+		if err == nil || !strings.Contains(out, "not to be named") {
+			t.Errorf("%s: %s", q, out)
+		}
+	}
+	// Also where it lies behind what is looked at of a statement, and across its edge.
+	for _, before := range []int{64<<10 - 14, 200 << 10} {
+		c := raw(t, addr)
+		send(t, c, mysql.Query, "select /*"+strings.Repeat("x", before)+"*/ 1; set session_track_schema=off; use secrets; select id from t")
+		if b := readPacket(t, c); b[0] != mysql.HeadErr {
+			t.Errorf("%d bytes before: %q", before, b)
+		}
+	}
+	c := raw(t, addr)
+	if got := ask(t, c, "select /*"+strings.Repeat("x", 200<<10)+"*/ length('session_track_schem')"); got != "19" {
+		t.Errorf("another name: %q", got)
+	}
+	send(t, c, mysql.StmtPrepare, "set session_track_schema=off")
+	if b := readPacket(t, c); b[0] != mysql.HeadErr {
+		t.Errorf("prepared: %q", b)
+	}
+	if got := ask(t, c, "select @@session.session_track_"+"schema"); !strings.Contains(got, "not to be named") {
+		t.Errorf("%q", got)
+	}
+	has(t, w.Queries(), "refused: ")
+}
+
 // TestA78Secrets are passwords in statements and their errors.
 func TestA78Secrets(t *testing.T) {
 	w, _ := world(t)
@@ -370,8 +405,18 @@ func TestOnDemand(t *testing.T) {
 		if got := s.Exec(t, locked); got == "1" {
 			t.Fatal("the user is disabled while a session lives")
 		}
+		s.Exec(t, "create role if not exists 'sallyport:lost'; create user if not exists lost@'%' require subject '/CN=lost'; grant 'sallyport:lost' to lost@'%'; grant readers to 'sallyport:lost'")
+		if left, err := w.Sweep(t.Context(), target.MySQL, server.Maker{}); err != nil || !slices.Equal(left, []string{"lost"}) {
+			t.Fatalf("%v, %v: one was left enabled", left, err)
+		}
+		if got := s.Exec(t, strings.ReplaceAll(locked, "dora", "lost")+" union all select count(*) from mysql.roles_mapping where user = 'sallyport:lost'"); got != "1\n0" {
+			t.Fatalf("who was left enabled is %q", got)
+		}
 		live.Close()
 		for s.Exec(t, locked) != "1" {
+		}
+		if left, err := w.Sweep(t.Context(), target.MySQL, server.Maker{}); err != nil || len(left) > 0 {
+			t.Fatal(left, err)
 		}
 	}
 }

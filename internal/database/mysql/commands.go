@@ -119,13 +119,17 @@ func (c *conn) sent(err error) error {
 // rest passes on what has not been read of a command, or with w nil passes over it.
 func (c *conn) rest(w *bufio.Writer, cmd *command) error {
 	n, full := cmd.rest, cmd.length == mysql.MaxChunk
+	look, text := mysql.Lookout{}, w != nil && (cmd.code == mysql.Query || cmd.code == mysql.StmtPrepare)
+	look.Sees(cmd.args)
 	for {
 		for n > 0 {
 			b, err := c.client.R.Peek(min(n, max(c.client.R.Buffered(), 1)))
-			if err != nil {
+			switch {
+			case err != nil:
 				return errGone
-			}
-			if w != nil {
+			case text && look.Sees(b): // not all of it has been sent, so the server does not run it
+				return hiding()
+			case w != nil:
 				if _, err := w.Write(b); err != nil {
 					return c.sent(err)
 				}
@@ -141,8 +145,11 @@ func (c *conn) rest(w *bufio.Writer, cmd *command) error {
 		if err != nil {
 			return errGone
 		}
-		size, _ := mysql.Header(h)
-		n, full = mysql.HeaderLen+size, size == mysql.MaxChunk
+		if n, _ = mysql.Header(h); w != nil {
+			w.Write(h) // what fails here fails at the next again
+		}
+		c.client.R.Discard(mysql.HeaderLen)
+		full = n == mysql.MaxChunk
 	}
 }
 
@@ -210,9 +217,7 @@ func (c *conn) do(cmd *command) error {
 func (c *conn) replicate(cmd *command) error {
 	st := c.named(cmd, "")
 	if err := c.session.AlsoReplicate(c.session.Context(), c.user); err != nil {
-		f := *fault.Of(err)
-		f.Reason = reasonRefused
-		return c.refuse(cmd, st, &f)
+		return c.refuse(cmd, st, marked(err, reasonRefused))
 	}
 	if cmd.code == mysql.RegisterReplica {
 		return c.exchange(cmd, st, c.result)
@@ -222,10 +227,13 @@ func (c *conn) replicate(cmd *command) error {
 
 // query is COM_QUERY, or COM_STMT_PREPARE.
 func (c *conn) query(cmd *command, reply func(*statement) error) error {
-	st := c.statement(string(cmd.args))
+	st := &statement{query: string(cmd.args)}
+	if mysql.NamesTracking(cmd.args) {
+		return c.refuse(cmd, st, hiding())
+	}
 	for _, name := range mysql.Uses(st.query) {
 		if err := c.session.Also(c.session.Context(), c.user, name); err != nil {
-			return c.refuse(cmd, st, refusedDB(err))
+			return c.refuse(cmd, st, marked(err, reasonDB))
 		}
 		st.use = name
 	}
@@ -235,20 +243,25 @@ func (c *conn) query(cmd *command, reply func(*statement) error) error {
 	return c.exchange(cmd, st, reply)
 }
 
+// hiding refuses a statement that would keep the server from telling where the session is.
+func hiding() *fault.Error {
+	return fault.New(fault.Denied, "%s is not to be named here: by it the server tells in which database a session is", mysql.Tracking).WithReason(reasonRefused)
+}
+
 func (c *conn) initDB(cmd *command) error {
 	name := text(cmd.args)
-	st := c.statement("USE `" + name + "`")
+	st := &statement{query: "USE `" + name + "`"}
 	if err := c.session.Also(c.session.Context(), c.user, name); err != nil {
-		return c.refuse(cmd, st, refusedDB(err))
+		return c.refuse(cmd, st, marked(err, reasonDB))
 	}
 	st.use = name
 	return c.exchange(cmd, st, c.result)
 }
 
-// refusedDB marks a refusal of a database.
-func refusedDB(err error) *fault.Error {
+// marked is a refusal with a reason by which farewell tells how to say it.
+func marked(err error, reason string) *fault.Error {
 	f := *fault.Of(err)
-	f.Reason = reasonDB
+	f.Reason = reason
 	return &f
 }
 

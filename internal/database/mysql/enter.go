@@ -3,7 +3,6 @@ package mysql
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/database/mysql/server"
@@ -50,9 +49,7 @@ func refusedLogin(err error) error {
 	if err == nil {
 		return nil
 	}
-	f := *fault.Of(err)
-	f.Reason = server.ReasonLogin
-	return &f
+	return marked(err, server.ReasonLogin)
 }
 
 // early is an error in place of a greeting, where the protocol has no room for a state.
@@ -148,18 +145,11 @@ func (c *conn) plain(ok []byte, end mysql.End) []byte {
 	return ok
 }
 
-// utf8Charsets are the collations, by number, in which names are UTF-8 on the wire: utf8mb3 and utf8mb4.
-func utf8Charset(n byte) bool {
-	return n == 33 || n == 45 || n == 46 || n == 76 || n == 83 || n >= 192 && n <= 215 || n >= 223
-}
-
 // plainNames refuses names that the server would read as others than the gate does, because of the character set that
 // the client speaks in.
 func plainNames(charset byte, names ...string) error {
-	const swe7A, swe7B = 10, 82 // Swedish letters in place of ASCII's brackets
 	for _, n := range names {
-		ascii := !strings.ContainsFunc(n, func(r rune) bool { return r < ' ' || r > '~' })
-		if charset == swe7A || charset == swe7B || !ascii && !utf8Charset(charset) {
+		if !mysql.PlainName(charset, n) {
 			return fault.New(fault.Invalid, "the name %q is not plain in the client's character set", fault.Plain(n)).
 				WithReason(server.ReasonLogin).WithFix("let the client use utf8mb4")
 		}

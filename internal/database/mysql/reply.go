@@ -186,7 +186,7 @@ func (c *conn) moved(end mysql.End) error {
 	}
 	if end.Schema != "" {
 		if err := c.session.Also(c.session.Context(), c.user, end.Schema); err != nil {
-			return refusedDB(err)
+			return marked(err, reasonDB)
 		}
 	}
 	c.db = end.Schema

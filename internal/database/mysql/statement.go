@@ -30,13 +30,9 @@ type statement struct {
 	recorded  bool
 }
 
-func (c *conn) statement(query string) *statement {
-	return &statement{query: query}
-}
-
 // named is a command that is no statement, told by its name.
 func (c *conn) named(cmd *command, arg string) *statement {
-	return c.statement(strings.TrimSpace(cmd.code.String() + " " + arg))
+	return &statement{query: strings.TrimSpace(cmd.code.String() + " " + arg)}
 }
 
 // text is a command's argument, up to the NUL that some put behind it.
@@ -175,7 +171,7 @@ func (c *conn) execution(cmd *command) *statement {
 	if p == nil {
 		return c.named(cmd, "of a statement that was not prepared")
 	}
-	st := c.statement(p.text)
+	st := &statement{query: p.text}
 	var cut bool
 	if cmd.code == mysql.StmtBulkExecute {
 		st.params, p.types, cut = mysql.BulkExecute(cmd.args, p.params, p.types, limits)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/database/postgres/upstream"
 	wire "github.com/sallyport/sallyport/internal/dbwire/postgres"
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/label"
@@ -89,6 +90,56 @@ func TestOnDemand(t *testing.T) {
 	}
 	c.Close(ctx)
 	w.ended(4)
+}
+
+// TestOnDemandLeft: users whom a killed agent left enabled are disabled, those with sessions and those that somebody else made are not.
+func TestOnDemandLeft(t *testing.T) {
+	w := newWorld(t, making("sales"))
+	ctx := t.Context()
+	for i, name := range []string{"frida", "frieda"} { // made here alone
+		w.as(name)
+		c := w.connect(name, "orders")
+		c.Close(ctx)
+		w.ended(i + 1)
+	}
+	if left, err := w.door.Sweep(ctx, w.db, upstream.Maker{}); err != nil || len(left) > 0 {
+		t.Fatal(left, err)
+	}
+	w.as("frieda")
+	live := w.connect("frieda", "orders")
+	if _, err := w.pg.Admin("postgres", `ALTER ROLE frida LOGIN; GRANT sales TO frida`); err != nil { // as she was when her agent was killed
+		t.Fatal(err)
+	}
+	if left, err := w.door.Sweep(ctx, w.db, upstream.Maker{}); err != nil || !slices.Equal(left, []string{"frida"}) {
+		t.Fatal(left, err)
+	}
+	for name, want := range map[string]string{"frida": "f|sallyport-on-demand", "frieda": "t|sales,sallyport-on-demand", "reader": "t|", "maker": w.user("maker")} {
+		if got := w.user(name); got != want {
+			t.Errorf("%s is %s", name, got)
+		}
+	}
+	live.Close(ctx)
+	w.ended(3)
+	db := *w.db
+	db.AdminUser = "nobody"
+	if left, err := w.door.Sweep(ctx, &db, upstream.Maker{}); err == nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+}
+
+// TestLetInThenMade: a session that was let in as a user of the server's own ends once its roles would have that user made.
+func TestLetInThenMade(t *testing.T) {
+	w := newWorld(t, access())
+	w.as("reader")
+	c := w.connect("reader", "orders")
+	other := access()
+	other.Options.CreateDBUserMode = role.DBUsersKeep
+	other.Allow.DBUsers = nil
+	w.put(other)
+	if _, err := c.Exec(t.Context(), "SELECT pg_sleep(5)"); !strings.Contains(pgError(t, err).Message, "have changed") {
+		t.Fatal(err)
+	}
+	w.ended(1)
 }
 
 // TestOnDemandRefusals: a user that is there already is nobody's to take over, and a role that cannot be granted leaves

@@ -3,6 +3,7 @@ package mysql
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 )
 
 // Capability is what both sides can do: MySQL's flags, and MariaDB's from bit 32 on.
@@ -229,4 +230,16 @@ func ParseAuthSwitch(b []byte) (plugin string, nonce []byte, err error) {
 		nonce = nonce[:n-1]
 	}
 	return plugin, nonce, c.err("authentication switch")
+}
+
+// PlainName reports whether a server reads a name as it is written, in a client's character set (a collation's number): ASCII in
+// most, all of Unicode where names are UTF-8 on the wire (utf8mb3 and utf8mb4).
+func PlainName(charset byte, name string) bool {
+	const swe7A, swe7B = 10, 82 // Swedish letters in place of ASCII's brackets
+	if charset == swe7A || charset == swe7B {
+		return false
+	}
+	n := charset
+	utf8 := n == 33 || n == 45 || n == 46 || n == 76 || n == 83 || n >= 192 && n <= 215 || n >= 223
+	return utf8 || !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' })
 }

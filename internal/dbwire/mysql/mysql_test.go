@@ -263,3 +263,23 @@ func FuzzMask(f *testing.F) {
 		}
 	})
 }
+
+// TestLookout: the name is seen wherever a text is cut, and nothing else is.
+func TestLookout(t *testing.T) {
+	for text, want := range map[string]bool{"SET SESSION session_TRACK_schema = 0": true, "session_track_schema": true, "set @@session_session_track_schema=1": true,
+		"session_track_schem": false, "session_track_": false, "": false, "session track_schema_session_trac_schema": false, "__session_track_schema__": true} {
+		if NamesTracking([]byte(text)) != want {
+			t.Errorf("%q: %v", text, !want)
+		}
+		for size := 1; size <= len(text)+1; size++ {
+			var l Lookout
+			got := false
+			for rest := []byte(text); len(rest) > 0; rest = rest[min(size, len(rest)):] {
+				got = l.Sees(rest[:min(size, len(rest))]) || got
+			}
+			if got != want || len(l.tail) >= len(Tracking) {
+				t.Errorf("%q by %d: %v, %d kept", text, size, got, len(l.tail))
+			}
+		}
+	}
+}

@@ -1,6 +1,9 @@
 package mysql
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // kind is what a token of a statement is.
 type kind uint8
@@ -149,6 +152,41 @@ func Uses(text string) []string {
 		first = t.kind == tokenMark && sc.s[t.start] == ';'
 	}
 	return out
+}
+
+// Tracking is the variable by which a session has its server tell of its default database (MySQL, MariaDB: session tracking).
+const Tracking = "session_track_schema"
+
+// NamesTracking reports whether a text has that name in it, in any case, wherever it stands.
+func NamesTracking(b []byte) bool {
+	const mark = len("session")
+	for at := 0; ; at++ {
+		i := bytes.IndexByte(b[at:], '_')
+		if i < 0 {
+			return false
+		}
+		at += i
+		if from := at - mark; from >= 0 && len(b)-from >= len(Tracking) && strings.EqualFold(string(b[from:from+len(Tracking)]), Tracking) {
+			return true
+		}
+	}
+}
+
+// Lookout is NamesTracking for a text that comes in pieces.
+type Lookout struct {
+	tail []byte // the last bytes, fewer than the name has
+}
+
+// Sees reports whether the name is in this piece, or ends in it.
+func (l *Lookout) Sees(piece []byte) bool {
+	const keep = len(Tracking) - 1
+	l.tail = append(l.tail, piece[:min(len(piece), keep)]...)
+	found := NamesTracking(l.tail) || NamesTracking(piece)
+	if len(piece) > keep {
+		l.tail = append(l.tail, piece[len(piece)-keep:]...)
+	}
+	l.tail = append(l.tail[:0], l.tail[max(0, len(l.tail)-keep):]...)
+	return found
 }
 
 // Masked is what stands in place of a secret.

@@ -128,6 +128,12 @@ func (w *World) hear(ctx context.Context) {
 	}
 }
 
+// Sweep disables the users on demand that were left enabled, as an agent does now and then.
+func (w *World) Sweep(ctx context.Context, p target.Protocol, m database.Maker) ([]string, error) {
+	v := w.Visit(nil, p)
+	return w.door.Sweep(ctx, v.Database, m)
+}
+
 // Put changes the picture.
 func (w *World) Put(specs ...any) {
 	c := snapshot.Change{}

@@ -180,11 +180,7 @@ func (a commands) connectCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := a.choose(cmd.Context(), s, args[0], f)
-			if err != nil {
-				return err
-			}
-			d, err := a.open(cmd.Context(), s, c)
+			d, err := a.settle(cmd.Context(), s, args[0], f)
 			if err != nil {
 				return err
 			}
@@ -195,7 +191,7 @@ func (a commands) connectCommand() *cobra.Command {
 				}
 			}
 			return fault.New(fault.NotFound, "%s is not installed here", how.programs[0]).WithReason("no_client").
-				WithFix("install it, or use another client with what this prints: tsh db config %s", c.Name)
+				WithFix("install it, or use another client with what this prints: tsh db config %s", d.Resource)
 		}}
 	f.flags(c)
 	return c
@@ -207,12 +203,11 @@ func (a commands) settled(ctx context.Context, name string, f chosen) (details, 
 	if err != nil {
 		return details{}, err
 	}
-	c, err := a.choose(ctx, s, name, f)
+	d, err := a.settle(ctx, s, name, f)
 	if err != nil {
 		return details{}, err
 	}
-	d, err := a.open(ctx, s, c)
-	return describe(d), err
+	return describe(d), nil
 }
 
 func (a commands) envCommand() *cobra.Command {

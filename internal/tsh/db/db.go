@@ -136,11 +136,12 @@ const anyPort = -1
 // sockets are the names that clients of a protocol look for.
 var sockets = map[target.Protocol]string{target.PostgreSQL: ".s.PGSQL.5432", target.MySQL: "mysql.sock", target.Redis: "redis.sock", target.MongoDB: "mongodb-27017.sock"}
 
-// spec is the door of a choice: a socket where this system's clients can use one, else a port.
-func spec(s *tool.State, c choice) listener.Spec {
-	d := listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleDB, Resource: c.Name, Protocol: c.Protocol, DBUser: c.DBUser, DBName: c.DBName, Home: s.Home.LocalDir(s.Profile)}
+// spec is the door of a choice: a socket where this system's clients can use one, else a port. The one of `tsh db login` has no
+// holder.
+func spec(s *tool.State, c choice, holder string) listener.Spec {
+	d := listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleDB, Resource: c.Name, Protocol: c.Protocol, DBUser: c.DBUser, DBName: c.DBName, Home: s.Home.LocalDir(s.Profile), Holder: holder}
 	if c.Port == 0 && runtime.GOOS != "windows" {
-		d.Socket = s.Home.Socket(s.Profile, kind, c.Name, sockets[c.Protocol])
+		d.Socket = s.Home.Socket(s.Profile, kind, c.Name+"\x00"+holder, sockets[c.Protocol])
 	}
 	if d.Socket == "" {
 		d.Port = max(0, c.Port)
@@ -148,12 +149,29 @@ func spec(s *tool.State, c choice) listener.Spec {
 	return d
 }
 
-// open has the listener open the door of a choice.
-func (a commands) open(ctx context.Context, s *tool.State, c choice) (listener.Spec, error) {
-	if sockets[c.Protocol] == "" {
-		return listener.Spec{}, fault.New(fault.Unsupported, "protocol %q is not known to this tsh", string(c.Protocol)).WithFix("install a newer tsh")
+// open has the listener open a door.
+func (a commands) open(ctx context.Context, s *tool.State, d listener.Spec) (listener.Spec, error) {
+	if sockets[d.Protocol] == "" {
+		return listener.Spec{}, fault.New(fault.Unsupported, "protocol %q is not known to this tsh", string(d.Protocol)).WithFix("install a newer tsh")
 	}
-	return a.Listener(s).Open(ctx, spec(s, c))
+	return a.Listener(s).Open(ctx, d)
+}
+
+// settle opens the door that a command without a login of its own works with: that of `tsh db login` where it is for this user and
+// name, else one beside it. What goes through a door that is open goes on as whom it was opened for.
+func (a commands) settle(ctx context.Context, s *tool.State, name string, f chosen) (listener.Spec, error) {
+	c, err := a.choose(ctx, s, name, f)
+	if err != nil {
+		return listener.Spec{}, err
+	}
+	var login choice
+	if has, err := s.Home.Choice(s.Profile, kind, name, &login); has && err == nil && login == c {
+		return a.open(ctx, s, spec(s, c, ""))
+	}
+	if c.Port != 0 {
+		c.Port = anyPort // the login's is its own
+	}
+	return a.open(ctx, s, spec(s, c, "as "+c.DBUser+"/"+c.DBName))
 }
 
 func (a commands) loginCommand() *cobra.Command {
@@ -173,7 +191,7 @@ func (a commands) loginCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.open(cmd.Context(), s, c)
+			d, err := a.open(cmd.Context(), s, spec(s, c, ""))
 			if err != nil {
 				return err
 			}
@@ -223,11 +241,8 @@ func (a commands) logoutCommand() *cobra.Command {
 					}
 					return err
 				}
-				for _, port := range []int{0, anyPort} { // a login may have opened the one and then the other
-					c.Port = port
-					if err := a.Listener(s).Close(cmd.Context(), spec(s, c)); err != nil {
-						return err
-					}
+				if err := a.Listener(s).Close(cmd.Context(), spec(s, c, listener.Everybody)); err != nil {
+					return err
 				}
 				if err := s.Home.Forget(s.Profile, kind, n); err != nil {
 					return err

@@ -59,7 +59,7 @@ func (a commands) tunnelled(ctx context.Context, name string, f chosen) error {
 	if err != nil {
 		return err
 	}
-	d, err := a.open(ctx, s, c)
+	d, err := a.open(ctx, s, spec(s, c, listener.ProxyHolder()))
 	if err != nil {
 		return err
 	}

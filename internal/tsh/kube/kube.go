@@ -299,7 +299,7 @@ func Proxy(t *tool.Tool) *cobra.Command {
 				return err
 			}
 			own := spec(s, choice{Name: args[0], Port: port})
-			own.Holder = fmt.Sprintf("proxy-%d", os.Getpid())
+			own.Holder = listener.ProxyHolder()
 			d, err := a.Listener(s).Open(cmd.Context(), own)
 			if err != nil {
 				return err

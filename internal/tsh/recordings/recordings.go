@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -227,7 +228,7 @@ func (a commands) play(ctx context.Context, name string, f playFlags) error {
 	if f.format == "" {
 		f.format = map[bool]string{true: "terminal", false: "text"}[onTerminal]
 	}
-	if f.speed <= 0 || f.maxIdle < 0 {
+	if !(f.speed > 0) || math.IsInf(f.speed, 0) || f.maxIdle < 0 { // a speed may be no number
 		return console.Usagef("--speed and --skip-idle are more than nothing")
 	}
 	s, err := a.Load(ctx)

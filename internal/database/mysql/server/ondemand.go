@@ -105,6 +105,32 @@ func (Maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand
 	return nil // another agent's are left, whose end disables it
 }
 
+// Left implements database.Maker.
+func (Maker) Left(ctx context.Context, v *database.Visit) ([]string, error) {
+	a, err := loginAdmin(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	defer context.AfterFunc(ctx, a.Cut)()
+	got, err := a.column(a.left())
+	if err != nil {
+		return nil, a.unmade(err)
+	}
+	return got, nil
+}
+
+// left asks for users who have their own role and are not locked, with no session.
+func (a *admin) left() string {
+	const idle = " AND NOT EXISTS (SELECT 1 FROM information_schema.PROCESSLIST p WHERE p.USER = u.User) ORDER BY u.User"
+	if a.mariadb {
+		return "SELECT u.User FROM mysql.global_priv u JOIN mysql.roles_mapping m ON m.User = u.User AND m.Host = u.Host WHERE u.Host = '%' AND " +
+			"m.Role = CONCAT('sallyport:', u.User) AND NOT COALESCE(JSON_VALUE(u.Priv, '$.account_locked'), 0)" + idle
+	}
+	return "SELECT u.User FROM mysql.user u JOIN mysql.role_edges m ON m.TO_USER = u.User AND m.TO_HOST = u.Host WHERE u.Host = '%' AND " +
+		"m.FROM_USER = CONCAT('sallyport:', u.User) AND u.account_locked = 'N'" + idle
+}
+
 // disable reports how many sessions are left, for which the user stays.
 func (a *admin) disable(user string) (int, error) {
 	held, err := a.roles(user, "%")
@@ -133,6 +159,28 @@ type admin struct {
 
 // asAdmin runs f as the admin user, alone for this database user among all agents until done is called.
 func asAdmin(ctx context.Context, v *database.Visit, u database.OnDemand, f func(*admin) error) (done func(), err error) {
+	a, err := loginAdmin(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, a.Cut)
+	got, err := a.column("SELECT GET_LOCK(" + quote("sallyport "+u.User) + ", 10)")
+	if err == nil && (len(got) != 1 || got[0] != "1") {
+		err = errors.New("another agent holds the lock")
+	}
+	if err == nil {
+		err = f(a)
+	}
+	stop()
+	if err != nil {
+		a.Close()
+		return nil, a.unmade(err)
+	}
+	return a.Close, nil // with it the lock is gone
+}
+
+// loginAdmin connects as the admin user.
+func loginAdmin(ctx context.Context, v *database.Visit) (*admin, error) {
 	s, err := Greeted(ctx, v)
 	if err != nil {
 		return nil, err
@@ -145,28 +193,21 @@ func asAdmin(ctx context.Context, v *database.Visit, u database.OnDemand, f func
 			WithCause("%s", fault.Plain(err.Error())).WithFix("an administrator may look at admin_user of db/%s", v.Database.Name)
 	}
 	stop := context.AfterFunc(ctx, s.Cut)
-	err = a.do("SET sql_mode = ''")
-	var got []string
-	if err == nil {
-		got, err = a.column("SELECT GET_LOCK(" + quote("sallyport "+u.User) + ", 10)")
-	}
-	if err == nil && (len(got) != 1 || got[0] != "1") {
-		err = errors.New("another agent holds the lock")
-	}
-	if err == nil {
-		err = f(a)
-	}
-	stop()
-	if err != nil {
+	defer stop()
+	if err := a.do("SET sql_mode = ''"); err != nil {
 		s.Close()
-		var known *fault.Error
-		if errors.As(err, &known) {
-			return nil, known
-		}
-		return nil, fault.New(fault.Unavailable, "the database user cannot be made").WithReason("db_user_unmade").
-			WithCause("%s", fault.Plain(err.Error())).WithFix("an administrator may look at the rights of %q: docs/databases.md names them", a.name)
+		return nil, a.unmade(err)
 	}
-	return s.Close, nil // with it the lock is gone
+	return a, nil
+}
+
+func (a *admin) unmade(err error) error {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	return fault.New(fault.Unavailable, "the database user cannot be made").WithReason("db_user_unmade").
+		WithCause("%s", fault.Plain(err.Error())).WithFix("an administrator may look at the rights of %q: docs/databases.md names them", a.name)
 }
 
 // roles are those that a user, or a role, has itself.

@@ -91,6 +91,26 @@ func (Maker) Disable(ctx context.Context, v *database.Visit, u database.OnDemand
 	return nil // another agent's are left, whose end disables it
 }
 
+// Left implements database.Maker.
+func (Maker) Left(ctx context.Context, v *database.Visit) ([]string, error) {
+	conn, err := dialAdmin(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	t := &transaction{ctx, conn}
+	defer t.end()
+	rows, err := t.rows("SELECT r.rolname FROM pg_roles r, pg_roles g WHERE g.rolname = $1 AND r.rolcanlogin AND "+isMade+
+		" AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid) ORDER BY r.rolname", madeGroup)
+	if err != nil {
+		return nil, t.unmade(v, err)
+	}
+	var names []string
+	for _, r := range rows {
+		names = append(names, r[0])
+	}
+	return names, nil
+}
+
 // disable reports whether sessions are left, for which the user stays.
 func (t *transaction) disable(u database.OnDemand) (left bool, err error) {
 	row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
@@ -116,22 +136,33 @@ type transaction struct {
 
 // asAdmin runs f in a transaction of the admin user, alone for this database user among all agents until done is called.
 func asAdmin(ctx context.Context, v *database.Visit, u database.OnDemand, f func(*transaction) error) (done func(), err error) {
+	conn, err := dialAdmin(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	t := &transaction{ctx, conn}
+	if err := t.alone(u, f); err != nil {
+		t.end()
+		return nil, t.unmade(v, err)
+	}
+	return t.end, nil
+}
+
+// dialAdmin connects as the admin user.
+func dialAdmin(ctx context.Context, v *database.Visit) (*pgconn.PgConn, error) {
 	conn, err := dialServer(ctx, v, Session{v.Database.AdminUser, adminDatabase, map[string]string{"application_name": "sallyport", "search_path": "pg_catalog"}})
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "the database does not let %q in, who makes users", v.Database.AdminUser).WithReason("admin_user").
 			WithCause("%s", fault.Plain(said(err))).WithFix("an administrator may look at admin_user of db/%s", v.Database.Name)
 	}
-	done = func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(last) // with it the lock is gone
-	}
-	t := &transaction{ctx, conn}
-	if err := t.alone(u, f); err != nil {
-		done()
-		return nil, t.unmade(v, err)
-	}
-	return done, nil
+	return conn, nil
+}
+
+// end closes the connection; with it its lock is gone.
+func (t *transaction) end() {
+	last, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), time.Second)
+	defer cancel()
+	_ = t.conn.Close(last)
 }
 
 func (t *transaction) alone(u database.OnDemand, f func(*transaction) error) error {
@@ -193,19 +224,26 @@ func (t *transaction) do(sql string) error {
 
 // row is the first row, or nil.
 func (t *transaction) row(sql string, args ...string) ([]string, error) {
+	rows, err := t.rows(sql, args...)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	return rows[0], nil
+}
+
+func (t *transaction) rows(sql string, args ...string) ([][]string, error) {
 	values := make([][]byte, len(args))
 	for i, a := range args {
 		values[i] = []byte(a)
 	}
 	got := t.conn.ExecParams(t.ctx, sql, values, nil, nil, nil).Read()
-	if got.Err != nil || len(got.Rows) == 0 {
-		return nil, got.Err
+	out := make([][]string, len(got.Rows))
+	for i, r := range got.Rows {
+		for _, c := range r {
+			out[i] = append(out[i], string(c))
+		}
 	}
-	out := make([]string, len(got.Rows[0]))
-	for i, c := range got.Rows[0] {
-		out[i] = string(c)
-	}
-	return out, nil
+	return out, got.Err
 }
 
 // revoke takes the roles that are had, separated by commas, and not kept.
