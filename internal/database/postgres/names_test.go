@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,8 +87,9 @@ func TestNamesMeanWhatTheServerHas(t *testing.T) {
 		"by the extended protocol":     {"", []string{"P a|SELECT 'one'", "P d|DEALLOCATE a", "P p|PREPARE a AS SELECT 'two'", "B d", "B p", "B a => two", "B a => two", "P all|DEALLOCATE ALL", "B all", "B a => ?!26000", "P a|SELECT 'three'", "B a => three"}},
 		"all of them": {"", []string{"P a|SELECT 'one'", "Q DEALLOCATE ALL", "B a => ?!26000", "Q PREPARE a AS SELECT 'two'", "B a => two", "Q DISCARD PLANS", "B a => two", "Q DISCARD ALL", "Q PREPARE a AS SELECT 'three'", "B a => three",
 			`Q PREPARE "all" AS SELECT 'four'`, `Q DEALLOCATE "all"`, "B all => ?!26000", "B a => three", "Q PREPARE prepare AS SELECT 'five'", "B prepare => five", "Q DEALLOCATE prepare", "B prepare => ?!26000", "Q DEALLOCATE PREPARE ALL", "B a => ?!26000"}},
-		"the one of no name": {"", []string{"P |SELECT 'one'", "B  => one", "Q SELECT 1", "B  => ?!26000", "P |SELECT 'two'", "P |SELEC => !42601", "B  => ?!26000", "P |SELECT 'three'", "P all|DEALLOCATE ALL", "B all", "B  => three"}},
-		"names are cut":      {"", []string{"P " + long + "yz|SELECT 'one'", "B " + long + " => one", "B " + long + "else => one", "Q EXECUTE " + long + "more => one", "Q DEALLOCATE " + long + "z", "Q PREPARE " + long + "a AS SELECT 'two'", "B " + long + "yz => two"}},
+		"the one of no name": {"", []string{"P |SELECT 'one'", "B  => one", "Q SELECT 1", "B  => ?!26000", "P |SELECT 'two'", "P |SELEC => !42601", "B  => ?!26000", "P |SELECT 'three'", "P all|DEALLOCATE ALL", "B all", "B  => three",
+			"P |SELECT 'five'", "P |SELECT '\xff' => !22021", "B  => ?five", "P |SELECT 'six'", "Q SELECT '\xff' => !22021", "B  => ?six", "P |SELECT 'four'", "B  => four"}},
+		"names are cut": {"", []string{"P " + long + "yz|SELECT 'one'", "B " + long + " => one", "B " + long + "else => one", "Q EXECUTE " + long + "more => one", "Q DEALLOCATE " + long + "z", "Q PREPARE " + long + "a AS SELECT 'two'", "B " + long + "yz => two"}},
 		"names in quotes": {"", []string{`Q PREPARE "A""b" AS SELECT 'one'`, `B A"b => one`, "Q PREPARE AB AS SELECT 'two'", "B ab => two", "B AB => ?!26000", `P a|SELECT 'three'`, `Q PREPARE U&"\0062" AS SELECT 'four'`, "B b => ?four", "B a => three",
 			`Q DEALLOCATE U&"\0061"`, `Q PREPARE U&"\0061" AS SELECT 'five'`, "B a => ?five", "C a", "P a|SELECT 'six'", "B a => six"}},
 		"not ASCII": {"", []string{"P né|SELECT 'one'", "B né => ?one", "P k|SELECT 'two'", "Q PREPARE " + kelvin + " AS SELECT 'three'", "B k => two", "Q DEALLOCATE " + kelvin, "B k => two", "Q PREPARE " + wide + " AS SELECT 'four'", "B " + wide[:62] + " => ?four"}},
@@ -130,6 +132,9 @@ func TestNamesMeanWhatTheServerHas(t *testing.T) {
 				}
 				q := w.queries()
 				last := q[len(q)-1]
+				if text := "'" + strings.TrimSuffix(got, "1") + "'"; got[0] != '!' && !slices.ContainsFunc(q, func(s string) bool { return strings.Contains(s, text) }) {
+					t.Errorf("%s, which is %s, is nowhere on record: %q", step, got, q)
+				}
 				shown := strings.Contains(last, "'"+strings.TrimSuffix(got, "1")+"'")
 				if not := strings.Contains(last, "text not known"); not != unknown || !shown && !not && got[0] != '!' {
 					t.Errorf("%s, which is %s, is on record as %s", step, got, last)

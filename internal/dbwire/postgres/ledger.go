@@ -157,7 +157,7 @@ func (l *Ledger) Answer(kind byte, body []byte, record func(Outcome)) (instead [
 	case 'A', 'S', 'K', 'R', 'v':
 		return nil, nil
 	case '1', '2', '3', 'n', 't':
-		fits = fits && l.stepped(it, kind)
+		fits = fits && l.stepped(it, kind, record)
 	case 'T', 'D', 'H', 'G', 'W', 'd', 'c', 'V':
 		fits = fits && l.began(it, kind)
 	case 'C', 'I', 's':
@@ -174,18 +174,24 @@ func (l *Ledger) Answer(kind byte, body []byte, record func(Outcome)) (instead [
 }
 
 // stepped takes ParseComplete, BindComplete, CloseComplete, NoData and ParameterDescription.
-func (l *Ledger) stepped(it *item, kind byte) bool {
+func (l *Ledger) stepped(it *item, kind byte, record func(Outcome)) bool {
 	if want := map[byte]byte{'1': 'P', '2': 'B', '3': 'C', 'n': 'D', 't': 'D'}[kind]; it.kind != want || it.refusal != nil {
 		return false
 	}
 	switch kind {
 	case '1':
 		l.prepare(it.name, it.prepared())
+		if !sql.Trackable(it.name) { // what runs it cannot tell
+			record(Outcome{Query: sql.Shorten(fmt.Sprintf("(prepared as statement %q) %s", it.name, it.text.SQL))})
+		}
 	case '2':
 		if l.Crowded() {
 			return false
 		}
-		l.bind(it)
+		if l.bind(it); !sql.Trackable(it.name) {
+			b := l.resolve(it)
+			record(Outcome{Query: sql.Shorten(fmt.Sprintf("(bound as portal %q) %s", it.name, b.Query)), Parameters: b.Parameters})
+		}
 	case '3':
 		if it.of == 'S' {
 			l.prepare(it.name, prepared{})
@@ -324,8 +330,8 @@ func (l *Ledger) failed(it *item, body []byte, record func(Outcome)) (instead []
 		l.settle(it, true)
 		return instead
 	case 'P':
-		if it.name == "" { // it is gone before the new one is looked at
-			l.prepare("", prepared{})
+		if it.name == "" { // where the server could read the message the old one is gone
+			l.unsure("")
 		}
 	case 'S': // what the end of the transaction does
 		o.Query, o.Parameters = l.last.Query, l.last.Parameters

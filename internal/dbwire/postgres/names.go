@@ -109,6 +109,11 @@ func (l *Ledger) close(name string) {
 // resolve is the statement that a Bind names, with its parameters.
 func (l *Ledger) resolve(it *item) bound {
 	p := l.statement(it.source)
+	if sure, has := l.statements[it.source]; !has || sure.doubt { // any may be a secret
+		for i := range it.values {
+			it.values[i] = sql.Hidden
+		}
+	}
 	for _, n := range p.secrets {
 		if n >= 1 && n <= len(it.values) {
 			it.values[n-1] = sql.Hidden
@@ -125,9 +130,8 @@ func (l *Ledger) see(it *item) {
 	n := naming{seen: true, list: it.text.Names}
 	if it.kind == 'E' {
 		n.list = l.portals[it.name].prepared.names
-	} else { // the server puts these down at each Query
-		l.prepare("", prepared{})
-		l.close("")
+	} else { // the server puts these down at each Query that it can read
+		l.unsure("")
 	}
 	if it.refusal != nil {
 		n.list = nil
@@ -233,6 +237,18 @@ func (l *Ledger) settle(it *item, failed bool) {
 		}
 	}
 	it.naming.list = nil
+}
+
+// unsure is that a statement and a portal of a name may be gone.
+func (l *Ledger) unsure(name string) {
+	if p, has := l.statements[name]; has {
+		p.doubt = true
+		l.statements[name] = p
+	}
+	if b, has := l.portals[name]; has {
+		b.doubt = true
+		l.portals[name] = b
+	}
 }
 
 // doubt is that any name may have become another's.

@@ -251,6 +251,31 @@ func TestA62_AnswersToNothing(t *testing.T) {
 	}
 }
 
+// TestNoNameHidesAText: what is run by a name that cannot be followed is on record when it gets that name.
+func TestNoNameHidesAText(t *testing.T) {
+	p := &play{t: t}
+	p.prepares("é", "DELETE FROM t WHERE password = $1")
+	p.runs("é", "s3cret")
+	p.sends('S')
+	p.answers("12CZ")
+	p.wants(`(prepared as statement "é") DELETE FROM t WHERE password = $1`, `(statement "é", text not known) ***`)
+	p.prepares("b", "SELECT $1")
+	p.sends('Q', "DO $$ BEGIN EXECUTE 'x'; END $$\x00")
+	p.answers("1")
+	p.completes("DO")
+	p.answers("Z")
+	p.runs("b", "s3cret")
+	p.sends('S')
+	p.answers("2CZ")
+	p.wants("DO $$ BEGIN EXECUTE 'x'; END $$", `(statement "b", text not known; prepared as: SELECT $1) ***`)
+	p.prepares("a", "DELETE FROM t WHERE password = $1")
+	p.sends('B', "p\xe9\x00a\x00\x00\x00\x00\x01\x00\x00\x00\x06s3cret\x00\x00")
+	p.sends('E', "p\xe9\x00\x00\x00\x00\x00")
+	p.sends('S')
+	p.answers("12CZ")
+	p.wants(`(bound as portal "p\xe9") DELETE FROM t WHERE password = $1 ***`, `(portal "p\xe9", text not known)`)
+}
+
 // TestNamesKeepNoText: a name does not keep the statement in memory that it stood in.
 func TestNamesKeepNoText(t *testing.T) {
 	var before, after runtime.MemStats
