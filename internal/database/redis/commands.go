@@ -154,7 +154,7 @@ func (c *conn) login(user string) error {
 			return err
 		}
 		c.session, c.user = s, user
-		c.client.SetReadDeadline(time.Time{})
+		c.client.SetDeadline(time.Time{})
 		c.use(up)
 		c.stop = context.AfterFunc(s.Context(), c.cut)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -63,6 +64,14 @@ func (p *play) answers(kinds string) {
 	}
 }
 
+// completes says CommandComplete with its tag.
+func (p *play) completes(tag string) {
+	p.t.Helper()
+	if _, err := p.Answer('C', []byte(tag+"\x00"), p.record); err != nil {
+		p.t.Fatalf("%s: %v", tag, err)
+	}
+}
+
 func (p *play) wants(want ...string) {
 	p.t.Helper()
 	if fmt.Sprintf("%q", p.out) != fmt.Sprintf("%q", want) {
@@ -118,10 +127,11 @@ func TestLedger(t *testing.T) {
 	p.runs("nobody")
 	p.sends('S')
 	p.answers("EZ")
-	p.wants(`(statement "nobody") => 42601 no`)
+	p.wants(`(statement "nobody", text not known) => 42601 no`)
 
 	p.sends('Q', "PREPARE b AS DELETE FROM t\x00")
-	p.answers("CZ")
+	p.completes("PREPARE")
+	p.answers("Z")
 	p.runs("b")
 	p.sends('S')
 	p.answers("2CZ")
@@ -217,6 +227,46 @@ func TestA62_AnswersToNothing(t *testing.T) {
 	if !p.Crowded() {
 		t.Error("endlessly many statements are held")
 	}
+	p = &play{t: t}
+	for n := 0; !p.Crowded(); n++ { // a name costs too
+		if n > MaxHeld/100 {
+			t.Fatal("endlessly many short statements are held")
+		}
+		p.prepares(fmt.Sprint(n), "x")
+		p.answers("1")
+	}
+	p = &play{t: t}
+	p.sends('Q', "BEGIN\x00")
+	p.answers("Z")
+	for n := range 40000 {
+		p.sends('Q', fmt.Sprintf("PREPARE a%d AS SELECT 1; DECLARE c%d CURSOR FOR SELECT 1\x00", n, n))
+		p.completes("PREPARE")
+		p.completes("DECLARE CURSOR")
+		if _, err := p.Answer('Z', []byte("T"), func(Outcome) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(p.statements) + len(p.portals); n > MaxHeld/100 || p.held > MaxHeld+10000 {
+		t.Errorf("%d names are held", n)
+	}
+}
+
+// TestNamesKeepNoText: a name does not keep the statement in memory that it stood in.
+func TestNamesKeepNoText(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	p := &play{t: t}
+	for n := range 50 {
+		p.sends('Q', fmt.Sprintf("PREPARE a%d AS SELECT '%s'\x00", n, strings.Repeat("x", 1<<20)))
+		p.completes("PREPARE")
+		p.answers("Z")
+	}
+	runtime.GC()
+	if runtime.ReadMemStats(&after); after.HeapAlloc > before.HeapAlloc+10<<20 {
+		t.Errorf("%d bytes are held for 50 names", after.HeapAlloc-before.HeapAlloc)
+	}
+	runtime.KeepAlive(p)
 }
 
 // TestA62_Lengths that overflow, and packets without an end.
