@@ -34,7 +34,7 @@ import (
 func main() {
 	for env, serve := range map[string]func() error{postgres.Env: postgres.Serve, doors.Env: doors.Serve, kube.Env: kube.Serve, path.Env: path.Serve} {
 		if os.Getenv(env) != "" { // an agent or a relay of the bench's own, which has what the daemon has
-			fmt.Fprintln(os.Stderr, "bench:", errors.Join(timerslack.Relax(), serve()))
+			fmt.Fprintln(os.Stderr, "bench:", errors.Join(timerslack.Relax(context.Background()), serve()))
 			os.Exit(1)
 		}
 	}

@@ -36,10 +36,10 @@ func (d *daemon) startDatabases() error {
 	if err == nil {
 		makers := map[target.Protocol]database.Maker{target.PostgreSQL: upstream.Maker{}, target.MySQL: server.Maker{}}
 		d.run("users on demand", func(ctx context.Context) error {
-			door.Tidy(ctx, makers, func() []*target.DatabaseServer {
-				list, _ := d.databases(a)
-				return entry.Specs[target.DatabaseServer](list)
-			}, a.log)
+			door.Tidy(ctx, database.Tidy{Makers: makers, Log: a.log, Databases: func() ([]*target.DatabaseServer, <-chan struct{}) {
+				list, changed := d.databases(a)
+				return entry.Specs[target.DatabaseServer](list), changed
+			}})
 			return nil
 		})
 	}

@@ -3,14 +3,12 @@ package database
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/access"
 	"github.com/sallyport/sallyport/internal/fault"
-	"github.com/sallyport/sallyport/internal/target"
 )
 
 // disableWait bounds how long the end of a session waits for its database user to be disabled.
@@ -34,22 +32,6 @@ type Maker interface {
 	Disable(ctx context.Context, v *Visit, u OnDemand) error
 	// Left lists the users who were made so and may log in, with no session of theirs on the server.
 	Left(ctx context.Context, v *Visit) ([]string, error)
-}
-
-// Sweep disables the users of a database who were left enabled: by an agent that was killed, or could not reach the server when
-// their last session ended. It returns their names, also beside an error.
-func (d *Door) Sweep(ctx context.Context, db *target.DatabaseServer, m Maker) (disabled []string, err error) {
-	v := &Visit{Database: db, door: d}
-	left, err := m.Left(ctx, v)
-	for _, name := range left {
-		// A session that connects meanwhile is seen under the server's lock.
-		if failed := m.Disable(ctx, v, OnDemand{User: name}); failed != nil {
-			err = errors.Join(err, failed)
-			continue
-		}
-		disabled = append(disabled, name)
-	}
-	return disabled, err
 }
 
 // made is who was made on demand and has sessions at this agent.
@@ -169,6 +151,24 @@ func (u *madeUser) enter(ctx context.Context, enable func() (func(), error), rol
 	}, nil
 }
 
+// unused disables a user that was left enabled, unless sessions of it live at this agent: the last one to end does, and those that
+// begin meanwhile wait.
+func (m *made) unused(ctx context.Context, key string, disable func() error) (disabled bool, err error) {
+	u := m.hold(key)
+	defer m.release(key)
+	select {
+	case u.turn <- struct{}{}:
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	defer func() { <-u.turn }()
+	if u.live > 0 {
+		return false, nil
+	}
+	err = disable()
+	return err == nil, err
+}
+
 func (u *madeUser) leave(ctx context.Context, disable func() error) error {
 	select {
 	case u.turn <- struct{}{}:
@@ -202,41 +202,4 @@ func (s *Session) keepRoles(was access.Limits) {
 		}
 		return f.WithCause("db_roles of your roles changed")
 	})
-}
-
-// tidyEvery is how often users who were left enabled are looked for, and tidyTime how long one database may take.
-const (
-	tidyEvery = 10 * time.Minute
-	tidyTime  = 30 * time.Second
-)
-
-// Tidy sweeps the databases that there are, at once and now and then, until ctx ends. It tells the log what it did, and why it
-// could not.
-func (d *Door) Tidy(ctx context.Context, makers map[target.Protocol]Maker, databases func() []*target.DatabaseServer, log *slog.Logger) {
-	next := time.NewTicker(tidyEvery)
-	defer next.Stop()
-	for {
-		for _, db := range databases() {
-			if m := makers[db.Protocol]; m != nil && db.AdminUser != "" {
-				d.tidy(ctx, db, m, log)
-			}
-		}
-		select {
-		case <-next.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (d *Door) tidy(ctx context.Context, db *target.DatabaseServer, m Maker, log *slog.Logger) {
-	limited, cancel := context.WithTimeout(ctx, tidyTime)
-	defer cancel()
-	disabled, err := d.Sweep(limited, db, m)
-	if len(disabled) > 0 {
-		log.Info("database users that were left enabled are disabled", "db", db.Name, "users", disabled)
-	}
-	if err != nil && ctx.Err() == nil {
-		log.Warn("whether database users were left enabled is not known", "db", db.Name, "err", err)
-	}
 }

@@ -43,6 +43,16 @@ func (c Client) Close(ctx context.Context, s Spec) error {
 	return c.quietly(ctx, call{Op: "close", Spec: s})
 }
 
+// CloseAll closes Everybody's doors of a resource, or of all of a role, and returns how many they were.
+func (c Client) CloseAll(ctx context.Context, s Spec) (int, error) {
+	s.Holder = Everybody
+	a, err := c.call(ctx, call{Op: "close", Spec: s})
+	if fault.Because(err, "no_listener") {
+		return 0, nil
+	}
+	return a.Closed, err
+}
+
 // Hold keeps a door, and with it the listener, until ctx ends; an error where the listener was stopped meanwhile.
 func (c Client) Hold(ctx context.Context, s Spec) error {
 	tick := time.NewTicker(cmp.Or(c.Every, time.Minute))
@@ -53,7 +63,8 @@ func (c Client) Hold(ctx context.Context, s Spec) error {
 		case <-ctx.Done():
 			return c.Close(context.WithoutCancel(ctx), s)
 		}
-		if _, err := c.call(ctx, call{Op: "open", Spec: s}); err != nil && ctx.Err() == nil {
+		// To its end, though ctx ends meanwhile: what the listener had read already it would do behind the close.
+		if _, err := c.call(context.WithoutCancel(ctx), call{Op: "open", Spec: s}); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}

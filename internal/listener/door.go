@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/hwkey"
+	"github.com/sallyport/sallyport/internal/listener/localcert"
 	"github.com/sallyport/sallyport/internal/listener/refusal"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
@@ -26,6 +27,7 @@ type door struct {
 	guard    guard
 	tls      *tls.Config   // of a port
 	greeting chan struct{} // behind a MySQL port: those of whom it is not known yet who they are
+	wanted   time.Time     // when somebody asked for it last; guarded by Listener.mu
 }
 
 // maxGreeting is how many of them there may be at once.
@@ -55,37 +57,65 @@ func (l *Listener) openDoor(ctx context.Context, s Spec) (Spec, error) {
 	l.active = time.Now()
 	if d := l.doors[s.key()]; d != nil {
 		if d.spec.same(s) {
+			d.wanted = l.active
 			if d.tls != nil {
-				return d.spec, renewFiles(s.Home)
+				return d.spec, localcert.Renew(s.Home)
 			}
 			return d.spec, nil
 		}
-		d.listener.Close()
+		d.close()
 		delete(l.doors, s.key())
 	}
 	d, err := newDoor(s)
 	if err != nil {
 		return s, err
 	}
+	d.wanted = l.active
 	l.doors[s.key()] = d
 	l.wg.Go(func() { l.accept(ctx, d) })
 	return d.spec, nil
 }
 
-func (l *Listener) closeDoor(s Spec) {
+// closeDoor closes a door, or Everybody's, and returns how many they were.
+func (l *Listener) closeDoor(s Spec) (closed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, d := range l.doors {
-		if key == s.key() || s.Holder == Everybody && d.spec.of(s) && !strings.HasPrefix(d.spec.Holder, proxyHolder) {
-			d.listener.Close()
+		if key == s.key() || s.Holder == Everybody && d.spec.of(s) && !d.spec.proxied() {
+			d.close()
+			delete(l.doors, key)
+			closed++
+		}
+	}
+	return closed
+}
+
+// of reports whether a door is of a resource, or of any of its role where none is named.
+func (s Spec) of(o Spec) bool {
+	return s.Cluster == o.Cluster && s.Role == o.Role && (s.Resource == o.Resource || o.Resource == "")
+}
+
+// proxied reports whether a door is a proxy's, which says each minute that it is wanted.
+func (s Spec) proxied() bool { return strings.HasPrefix(s.Holder, proxyHolder) }
+
+// unwanted closes the doors of proxies that are gone without a word.
+func (l *Listener) unwanted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, d := range l.doors {
+		if d.spec.proxied() && time.Since(d.wanted) > l.Idle/20 {
+			d.close()
 			delete(l.doors, key)
 		}
 	}
 }
 
-// of reports whether two doors are of one resource.
-func (s Spec) of(o Spec) bool {
-	return s.Cluster == o.Cluster && s.Role == o.Role && s.Resource == o.Resource
+// close closes a door and leaves nothing of a socket, its directory neither.
+func (d *door) close() {
+	d.listener.Close()
+	if d.spec.Socket != "" {
+		_ = os.Remove(filepath.Dir(d.spec.Socket)) // unless something else is there
+	}
 }
 
 func newDoor(s Spec) (*door, error) {
@@ -96,7 +126,7 @@ func newDoor(s Spec) (*door, error) {
 		n, err := listenUnix(s.Socket)
 		return &door{spec: s, listener: n, guard: open}, err
 	}
-	if err := renewFiles(s.Home); err != nil {
+	if err := localcert.Renew(s.Home); err != nil {
 		return nil, err
 	}
 	n, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
@@ -111,8 +141,8 @@ func newDoor(s Spec) (*door, error) {
 	if a, ok := n.Addr().(*net.TCPAddr); ok {
 		s.Port = a.Port
 	}
-	config := serverConfig(s.Home)
-	return &door{s, n, guardFor(s.Protocol, config), config, make(chan struct{}, maxGreeting)}, nil
+	config := localcert.Config(s.Home)
+	return &door{spec: s, listener: n, guard: guardFor(s.Protocol, config), tls: config, greeting: make(chan struct{}, maxGreeting)}, nil
 }
 
 // open lets everybody in: a socket's own mode keeps others out, and behind a MySQL port the door speaks first.

@@ -41,7 +41,7 @@ type Spec struct {
 	Port     int               `json:"port,omitempty"`
 	Home     string            `json:"home"` // where the certificates of a port lie
 	// Holder is who has a door of a resource for itself; empty is the one that everybody shares. To close Everybody's is to close
-	// all doors of the resource but those of proxies.
+	// all doors of the resource, or without one of all resources of the role, but those of proxies.
 	Holder string `json:"holder,omitempty"`
 }
 
@@ -80,6 +80,7 @@ type Config struct {
 type Listener struct {
 	Config
 	control net.Listener
+	mine    fs.FileInfo // the control socket as it was made
 	unlock  func()
 	cancel  context.CancelFunc
 
@@ -109,10 +110,15 @@ func New(c Config) (*Listener, error) {
 		unlock()
 		return nil, err
 	}
+	if l.mine, err = os.Lstat(Path(c.Home)); err != nil {
+		l.control.Close()
+		unlock()
+		return nil, err
+	}
 	return l, nil
 }
 
-// Run answers until ctx ends, it is told to stop, its control socket has been removed, or nothing was connected for an hour; then it
+// Run answers until ctx ends, it is told to stop, its control socket has been removed or replaced, or nothing was connected for an hour; then it
 // closes everything.
 func (l *Listener) Run(ctx context.Context) error {
 	defer l.unlock()
@@ -142,7 +148,7 @@ func (l *Listener) shut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range l.doors {
-		d.listener.Close()
+		d.close()
 	}
 	for _, m := range l.muxes {
 		m.close()
@@ -165,13 +171,14 @@ func (l *Listener) idle(ctx context.Context) {
 		l.mu.Lock()
 		over := l.open == 0 && time.Since(l.active) > l.Idle
 		l.mu.Unlock()
-		if _, err := os.Lstat(Path(l.Home)); errors.Is(err, fs.ErrNotExist) {
+		if now, err := os.Lstat(Path(l.Home)); errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, l.mine) {
 			over = true // nobody can steer it any more
 		}
 		if over {
 			l.cancel()
 			return
 		}
+		l.unwanted()
 		l.sweep()
 	}
 }
@@ -186,6 +193,7 @@ type call struct {
 type answer struct {
 	Status tunnel.Status `json:"status"`
 	Doors  []Spec        `json:"doors,omitempty"`
+	Closed int           `json:"closed,omitempty"` // how many doors a close closed
 }
 
 // callTime bounds one exchange on the control socket.
@@ -206,7 +214,7 @@ func (l *Listener) answer(ctx context.Context, c net.Conn) {
 		s, err = l.openDoor(ctx, q.Spec)
 		a.Doors = []Spec{s}
 	case "close":
-		l.closeDoor(q.Spec)
+		a.Closed = l.closeDoor(q.Spec)
 	case "status":
 		a.Doors = l.specs()
 	case "stop":

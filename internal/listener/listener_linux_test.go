@@ -13,12 +13,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +32,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/identity"
+	"github.com/sallyport/sallyport/internal/listener/localcert"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tunnel"
 )
@@ -246,7 +249,7 @@ func asNobody(f func() error) error {
 // local is how a client of this user connects to a port.
 func local(t *testing.T, s Spec, edit func(*tls.Config)) *tls.Config {
 	t.Helper()
-	f := FilesOf(s.Home)
+	f := localcert.FilesOf(s.Home)
 	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 	if err != nil {
 		t.Fatal(err)
@@ -462,7 +465,7 @@ func TestNewLocalFiles(t *testing.T) {
 	if err := reach(); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeFiles(FilesOf(cache.Home), filepath.Join(cache.Home, "local-server.pem")); err != nil {
+	if err := localcert.Make(cache.Home); err != nil {
 		t.Fatal(err)
 	}
 	if err := reach(); err != nil {
@@ -502,6 +505,21 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// TestHoldEnds: whenever a holder ends, its door is closed, also while it says that it wants it.
+func TestHoldEnds(t *testing.T) {
+	r := run(t, time.Hour)
+	r.Client.Every = 200 * time.Microsecond
+	for i := range 500 {
+		s := r.open(Spec{Resource: "cache", Protocol: target.Redis, Holder: "proxy-1"})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%20)*50*time.Microsecond)
+		err := r.Hold(ctx, s)
+		cancel()
+		if doors, failed := r.Doors(t.Context()); err != nil || failed != nil || len(doors) != 0 {
+			t.Fatal(i, doors, err, failed)
+		}
+	}
+}
+
 // TestHolder: who holds a door has it for itself: its port is another's neither at its opening nor at its end.
 func TestHolder(t *testing.T) {
 	r := run(t, time.Hour)
@@ -525,25 +543,67 @@ func TestHolder(t *testing.T) {
 	}
 }
 
-// TestCloseEverybodys: a logout closes every door of its resource but those that proxies hold.
+// TestCloseEverybodys: a logout closes every door of its resource, or of all, but those that proxies hold and other kinds'.
 func TestCloseEverybodys(t *testing.T) {
 	r := run(t, time.Hour)
 	open := map[string]Spec{}
-	for _, name := range []string{"orders ", "orders as bob/", "orders proxy-1", "shop ", "shop as bob/"} {
+	for _, name := range []string{"orders ", "orders as bob\x00", "orders proxy-1", "shop ", "shop as bob\x00"} {
 		resource, holder, _ := strings.Cut(name, " ")
 		open[name] = r.open(Spec{Cluster: "example.com", Resource: resource, Protocol: target.Redis, Holder: holder})
 	}
-	if err := r.Close(t.Context(), Spec{Cluster: "example.com", Role: identity.RoleDB, Resource: "orders", Holder: Everybody}); err != nil {
+	open["kube"] = r.open(Spec{Cluster: "example.com", Resource: "orders", Role: identity.RoleKube})
+	socket := filepath.Join(r.Home, "run", "1", "redis.sock")
+	r.open(Spec{Cluster: "example.com", Resource: "shop", Protocol: target.Redis, Socket: socket})
+	closes := func(resource string, want ...string) {
+		n, err := r.CloseAll(t.Context(), Spec{Cluster: "example.com", Role: identity.RoleDB, Resource: resource})
+		if err != nil || n < len(want) {
+			t.Fatal(n, err)
+		}
+		for name, s := range open {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+			if slices.Contains(want, name) != (err != nil) {
+				t.Errorf("%q after %q: %v", name, resource, err)
+			}
+			if err == nil {
+				c.Close()
+			} else {
+				delete(open, name)
+			}
+		}
+	}
+	closes("orders", "orders ", "orders as bob\x00")
+	if _, err := os.Stat(socket); err != nil {
 		t.Fatal(err)
 	}
-	for name, s := range open {
+	closes("", "shop ", "shop as bob\x00")
+	if _, err := os.Stat(filepath.Dir(socket)); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err, "is left of a door")
+	}
+	closes("")
+}
+
+// TestProxyGone: the door of a proxy that ended without a word is closed, for the next one wants its port; that of one that lives stays.
+func TestProxyGone(t *testing.T) {
+	r := run(t, 20*time.Second)
+	spec := Spec{Cluster: "example.com", Resource: "orders", Protocol: target.Redis}
+	r.open(spec)
+	dead, lives := spec, spec
+	dead.Holder, lives.Holder = "proxy-1", "proxy-2"
+	dead, lives = r.open(dead), r.open(lives)
+	dial := func(s Spec) bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
-		if stays := name != "orders " && name != "orders as bob/"; stays != (err == nil) {
-			t.Errorf("%s: %v", name, err)
-		}
 		if err == nil {
 			c.Close()
 		}
+		return err == nil
+	}
+	for end := time.Now().Add(20 * time.Second); dial(dead); {
+		if r.open(lives); !dial(lives) || time.Now().After(end) {
+			t.Fatal("the dead one stays, or the living one does not")
+		}
+	}
+	if r.open(lives); !dial(lives) {
+		t.Error("the living one is closed")
 	}
 }
 
@@ -620,9 +680,19 @@ func TestEnds(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("it stays with nothing connected")
 	}
+	for _, how := range []func(home string) error{os.RemoveAll, func(home string) error {
+		return errors.Join(os.Rename(home, home+".old"), os.Mkdir(home, 0o700), os.WriteFile(Path(home), nil, 0o600)) // another's
+	}} {
+		endsWhenGone(t, how)
+	}
+}
+
+func endsWhenGone(t *testing.T, how func(home string) error) {
+	t.Helper()
 	gone := run(t, 10*time.Second)
+	t.Cleanup(func() { os.RemoveAll(gone.Home + ".old") })
 	gone.open(Spec{Resource: "orders", Protocol: target.Redis})
-	if err := os.RemoveAll(gone.Home); err != nil {
+	if err := how(gone.Home); err != nil {
 		t.Fatal(err)
 	}
 	select {

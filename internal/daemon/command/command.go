@@ -41,7 +41,7 @@ func Commands(s console.Streams, debug *bool) []*cobra.Command {
 	start := &cobra.Command{Use: "start", Short: "Run the server", Args: cobra.NoArgs,
 		Example: "  sallyport start\n  sallyport start -c /etc/sallyport.yaml\n  sallyport start --roles=node --token=@/etc/sallyport/token --proxy=proxy.example.com:3080 --ca-pin=sha256:…",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_ = timerslack.Relax() // without it the same is done, for more of the processor's time
+			_ = timerslack.Relax(cmd.Context()) // without it the same is done, for more of the processor's time
 			return runStart(cmd.Context(), s, f, *debug)
 		}}
 	fl := start.Flags()

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/internal/database/mysql/server"
 	"github.com/sallyport/sallyport/internal/dbwire/mysql"
 	"github.com/sallyport/sallyport/internal/event"
+	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/peer/authority"
 	"github.com/sallyport/sallyport/internal/peer/door"
 	"github.com/sallyport/sallyport/internal/target"
@@ -485,4 +486,27 @@ func TestStatementReset(t *testing.T) {
 		}
 	}
 	has(t, w.Queries(), `["guilty"]`)
+}
+
+// TestOnDemandUnseen: an admin user who does not see others' sessions makes and disables nobody, for it would disable those who live.
+func TestOnDemandUnseen(t *testing.T) {
+	w, s := world(t)
+	w.AdminUser = "maker"
+	s.Exec(t, "create user maker@'%' require subject '/CN=maker'; grant create user, reload on *.* to maker@'%' with grant option; grant all on mysql.* to maker@'%' with grant option")
+	made := door.Role("made", nil, []string{"orders"})
+	made.Options.CreateDBUserMode = "keep"
+	w.Put(&made)
+	addr := w.Listen(door.User("dora", "made"), target.MySQL)
+	if out, err := cli(t, addr, "dora", "", "select 1"); err == nil || !strings.Contains(out, "PROCESS") {
+		t.Fatal(out, err)
+	}
+	if left, err := w.Sweep(t.Context(), target.MySQL, server.Maker{}); err == nil || !strings.Contains(fault.Of(err).Cause, "PROCESS") || len(left) > 0 {
+		t.Fatal(left, err)
+	}
+	for _, how := range []string{"grant process on *.* to maker@'%'", "revoke process on *.* from maker@'%'; create role seers; grant process on *.* to seers; grant seers to maker@'%'; set default role seers for maker@'%'"} {
+		s.Exec(t, how)
+		if left, err := w.Sweep(t.Context(), target.MySQL, server.Maker{}); err != nil {
+			t.Fatal(how, left, err)
+		}
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sallyport/sallyport/internal/console"
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/listener"
+	"github.com/sallyport/sallyport/internal/listener/localcert"
 	"github.com/sallyport/sallyport/internal/target"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
@@ -67,7 +68,7 @@ type usual struct {
 func describe(d listener.Spec) details {
 	out := details{Name: d.Resource, Protocol: d.Protocol, Host: "127.0.0.1", Port: d.Port, Socket: d.Socket, User: d.DBUser, Database: d.DBName}
 	if d.Socket == "" {
-		f := listener.FilesOf(d.Home)
+		f := localcert.FilesOf(d.Home)
 		out.CA, out.Cert, out.Key = f.CA, f.Cert, f.Key
 	}
 	switch d.Protocol {

@@ -157,6 +157,9 @@ func (a commands) open(ctx context.Context, s *tool.State, d listener.Spec) (lis
 	return a.Listener(s).Open(ctx, d)
 }
 
+// beside is who holds the door of a choice that is not the login's. Names may have anything in them but a NUL.
+func (c choice) beside() string { return "as " + c.DBUser + "\x00" + c.DBName }
+
 // settle opens the door that a command without a login of its own works with: that of `tsh db login` where it is for this user and
 // name, else one beside it. What goes through a door that is open goes on as whom it was opened for.
 func (a commands) settle(ctx context.Context, s *tool.State, name string, f chosen) (listener.Spec, error) {
@@ -171,7 +174,7 @@ func (a commands) settle(ctx context.Context, s *tool.State, name string, f chos
 	if c.Port != 0 {
 		c.Port = anyPort // the login's is its own
 	}
-	return a.open(ctx, s, spec(s, c, "as "+c.DBUser+"/"+c.DBName))
+	return a.open(ctx, s, spec(s, c, c.beside()))
 }
 
 func (a commands) loginCommand() *cobra.Command {
@@ -234,21 +237,35 @@ func (a commands) logoutCommand() *cobra.Command {
 				}
 			}
 			for _, n := range names {
-				var c choice
-				if has, err := s.Home.Choice(s.Profile, kind, n, &c); !has {
-					if err == nil {
-						err = fault.New(fault.NotFound, "not logged in to database %q", n).WithFix("tsh db ls")
-					}
+				if err := a.logout(cmd.Context(), s, n); err != nil {
 					return err
 				}
-				if err := a.Listener(s).Close(cmd.Context(), spec(s, c, listener.Everybody)); err != nil {
-					return err
-				}
-				if err := s.Home.Forget(s.Profile, kind, n); err != nil {
-					return err
-				}
-				fmt.Fprintf(a.Out, "Logged out of database %q.\n", n)
+			}
+			if len(args) == 0 { // those too that a command opened beside a login
+				_, err := a.Listener(s).CloseAll(cmd.Context(), listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleDB})
+				return err
 			}
 			return nil
 		}}
+}
+
+// logout closes the doors to a database, whoever opened them, and forgets what was chosen for it.
+func (a commands) logout(ctx context.Context, s *tool.State, name string) error {
+	closed, err := a.Listener(s).CloseAll(ctx, listener.Spec{Cluster: s.Profile.Cluster, Role: identity.RoleDB, Resource: name})
+	if err != nil {
+		return err
+	}
+	var c choice
+	has, err := s.Home.Choice(s.Profile, kind, name, &c)
+	if !has && closed == 0 {
+		if err == nil {
+			err = fault.New(fault.NotFound, "not logged in to database %q", name).WithFix("tsh db ls")
+		}
+		return err
+	}
+	if err := s.Home.Forget(s.Profile, kind, name); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.Out, "Logged out of database %q.\n", name)
+	return nil
 }

@@ -40,7 +40,7 @@ func Proxy(t *tool.Tool) *cobra.Command {
 			if f.tunnel {
 				return a.tunnelled(cmd.Context(), args[0], f.chosen)
 			}
-			_ = timerslack.Relax() // it carries all the same without
+			_ = timerslack.Relax(cmd.Context()) // it carries all the same without
 			return a.passed(cmd.Context(), args[0], f.chosen)
 		}}
 	f.flags(c)

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/identity"
 	"github.com/sallyport/sallyport/internal/kubeconfig"
 	"github.com/sallyport/sallyport/internal/listener"
+	"github.com/sallyport/sallyport/internal/listener/localcert"
 	"github.com/sallyport/sallyport/internal/tsh/tool"
 )
 
@@ -131,7 +132,7 @@ func (a commands) entry(s *tool.State, c choice) (kubeconfig.Entry, error) {
 	if err != nil {
 		return kubeconfig.Entry{}, err
 	}
-	e := kubeconfig.Entry{Name: contextName(s, c.Name), Server: fmt.Sprintf("https://127.0.0.1:%d", c.Port), CAFile: listener.FilesOf(s.Home.LocalDir(s.Profile)).CA,
+	e := kubeconfig.Entry{Name: contextName(s, c.Name), Server: fmt.Sprintf("https://127.0.0.1:%d", c.Port), CAFile: localcert.FilesOf(s.Home.LocalDir(s.Profile)).CA,
 		Command: self, Args: []string{"kube", "credentials", "--kube-cluster=" + c.Name, "--proxy=" + s.Profile.Proxy}, Env: map[string]string{"TSH_HOME": s.Home.Dir()}}
 	if c.Direct {
 		e.Server, e.TLSName, e.CAFile = "https://"+s.Profile.Proxy, servedName(s, c), s.Home.AuthorityFile(s.Profile)
@@ -270,7 +271,7 @@ func (a commands) heldCredentials(proxy string) error {
 
 // localCredentials answers with the certificate that the doors of this machine let in.
 func (a commands) localCredentials(s *tool.State) error {
-	f := listener.FilesOf(s.Home.LocalDir(s.Profile))
+	f := localcert.FilesOf(s.Home.LocalDir(s.Profile))
 	cert, err := os.ReadFile(f.Cert)
 	if err != nil {
 		return err

@@ -194,11 +194,34 @@ func loginAdmin(ctx context.Context, v *database.Visit) (*admin, error) {
 	}
 	stop := context.AfterFunc(ctx, s.Cut)
 	defer stop()
-	if err := a.do("SET sql_mode = ''"); err != nil {
+	err = a.do("SET sql_mode = ''")
+	if err == nil {
+		err = a.sees()
+	}
+	if err != nil {
 		s.Close()
 		return nil, a.unmade(err)
 	}
 	return a, nil
+}
+
+// sees refuses where the process list shows this user's own sessions alone, so that everybody else seems to have none.
+func (a *admin) sees() error {
+	grants, err := a.column("SHOW GRANTS")
+	if err != nil {
+		return err
+	}
+	for _, g := range grants {
+		what, _, everywhere := strings.Cut(strings.TrimPrefix(g, "GRANT "), " ON *.* TO ")
+		all := strings.Split(what, ", ")
+		if everywhere && (slices.Contains(all, "PROCESS") || slices.Contains(all, "ALL PRIVILEGES")) {
+			return nil
+		}
+		if !a.mariadb && strings.HasPrefix(what, "`") { // a role, which MySQL does not spell out here
+			return nil
+		}
+	}
+	return errors.New("it has not the right PROCESS, so it does not see who has sessions")
 }
 
 func (a *admin) unmade(err error) error {
