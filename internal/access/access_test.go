@@ -280,3 +280,25 @@ func TestA31LockMessage(t *testing.T) {
 		t.Fatalf("%q", f.Lines())
 	}
 }
+
+// TestRemedyNames: the command that a refusal shows asks what was asked, and is never more than a command.
+func TestRemedyNames(t *testing.T) {
+	for name, want := range map[string]string{"bob": " --db-user=bob --db-name=bob", "a_b-c.d@e": " --db-user=a_b-c.d@e --db-name=a_b-c.d@e", "$(id)": "", "a b": "", "x;y": "", "`id`": "", "a\nb": "", "é": ""} {
+		s := granted()
+		s.database()
+		in := s.input()
+		in.Action.DBUser, in.Action.DBName = name, name
+		fix := Refusal(Decide(in), in).Fix
+		if command, found := strings.CutPrefix(fix, "ask an administrator: tctl access explain --user=alice --resource="); !found || !strings.HasSuffix(command, "/"+in.Target.Name+want) {
+			t.Errorf("%q: %s", name, fix)
+		}
+	}
+	s := granted()
+	in := s.input()
+	for name, want := range map[string]string{"bob": " --login=bob", "$(id)": ""} {
+		in.Action.Login = name
+		if fix := Refusal(Decide(in), in).Fix; !strings.HasSuffix(fix, "/"+in.Target.Name+want) {
+			t.Errorf("%q: %s", name, fix)
+		}
+	}
+}

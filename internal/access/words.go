@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/target"
@@ -90,9 +91,7 @@ func notGranted(in Input) (cause, fix string) {
 	ask := fmt.Sprintf("ask an administrator: tctl access explain --user=%s --resource=%s/%s", in.Identity.Name, in.Target.Kind, in.Target.Name)
 	switch in.Target.Kind {
 	case target.Node:
-		if in.Action.Login != "" {
-			ask += " --login=" + in.Action.Login
-		}
+		ask += flag("login", in.Action.Login)
 		return fmt.Sprintf("none of the roles of %s grants login %q on this node", in.Identity.Name, in.Action.Login), ask
 	case target.Administration:
 		return fmt.Sprintf("none of the roles of %s has a rule for %s on %s", in.Identity.Name, in.Action.Verb, in.Target.Name), ""
@@ -108,7 +107,19 @@ func notGranted(in Input) (cause, fix string) {
 		if in.Action.Verb == target.Replicate {
 			what += fmt.Sprintf(" with replication (db_names: [%s])", target.Replication)
 		}
+		ask += flag("db-user", in.Action.DBUser) + flag("db-name", in.Action.DBName)
 		return fmt.Sprintf("none of the roles of %s grants %s", in.Identity.Name, what), ask
 	}
 	return fmt.Sprintf("none of the roles of %s grants this", in.Identity.Name), ask
+}
+
+// flag is one of a command to type, with a name that somebody else chose; nothing where a shell would read that as more than a name.
+func flag(name, value string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-@+:/%", r)
+	}
+	if value == "" || strings.ContainsFunc(value, func(r rune) bool { return !plain(r) }) {
+		return ""
+	}
+	return " --" + name + "=" + value
 }

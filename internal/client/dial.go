@@ -57,7 +57,7 @@ func (a Address) tls(ctx context.Context, w wanted) (*tls.Conn, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		if w.name != "" && strings.Contains(err.Error(), "unrecognized name") {
-			return nil, fault.New(fault.Unavailable, "no agent that serves %q is connected", w.name).WithReason("not_served").WithFix("tsh %s ls", string(w.role))
+			return nil, fault.New(fault.Unavailable, "no agent that serves %q is connected", w.name).WithReason("not_served").WithFix("tsh %s ls   (shows what there is; an administrator sees the agents: tctl get node)", string(w.role))
 		}
 		return nil, a.explain(err)
 	}

@@ -208,8 +208,14 @@ func (s *Session) Ended() error {
 	return cause
 }
 
-// Touch says that the person did something.
-func (s *Session) Touch() { s.main.Touch() }
+// Touch says that the person did something: in which of the databases that the connection was let in to makes no difference.
+func (s *Session) Touch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.also {
+		g.Touch()
+	}
+}
 
 // Statement is one that a client sent, with what became of it.
 type Statement struct {

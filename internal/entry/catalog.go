@@ -104,6 +104,7 @@ func (c *Catalog) set(ctx context.Context, list []Resource) (time.Duration, erro
 	again := c.asked.Add(refusedAgain)
 	c.mu.Unlock()
 	served := c.served()
+	before := slices.Sorted(slices.Values(served))
 	refused := len(served) < len(slices.Compact(slices.Clone(names)))
 	if refused && !time.Now().Before(again) {
 		same = false
@@ -122,6 +123,9 @@ func (c *Catalog) set(ctx context.Context, list []Resource) (time.Duration, erro
 	c.mu.Lock()
 	c.cert, c.names, c.asked = cert, names, again.Add(-refusedAgain)
 	c.mu.Unlock()
+	if now := slices.Sorted(slices.Values(served)); !slices.Equal(now, before) {
+		c.log.Info("what is served", "names", now)
+	}
 	c.replace(list, served)
 	wait := time.Until(renewal(cert.Leaf))
 	if refused {

@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -16,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -345,7 +347,8 @@ func (c *certifier) Served(_ context.Context, key crypto.PublicKey, names []stri
 func TestCatalog(t *testing.T) {
 	host := identity.Host{ID: uuid.NewString(), Role: identity.RoleDB, Cluster: "example.com"}
 	cert := &certifier{ca: newCA(t), host: host, refuse: map[string]string{"taken": "held by another"}, life: time.Hour}
-	c := NewCatalog(cert, host, slog.New(slog.DiscardHandler))
+	var log bytes.Buffer
+	c := NewCatalog(cert, host, slog.New(slog.NewTextHandler(&log, nil)))
 	resource := func(name string, labels label.Set) Resource {
 		return Resource{Served: target.Served{Name: name, Protocol: target.Redis, Labels: labels}, Spec: name}
 	}
@@ -420,6 +423,18 @@ func TestCatalog(t *testing.T) {
 	<-c.Changed()
 	if got := names(); !slices.Equal(got, []string{"new", "orders"}) {
 		t.Errorf("serves %v", got)
+	}
+	cancel()
+	<-ended
+	// An administrator who created something sees at the agent that it is served.
+	var said []string
+	for line := range strings.Lines(log.String()) {
+		if _, names, is := strings.Cut(line, `msg="what is served" names=`); is {
+			said = append(said, strings.TrimSpace(names))
+		}
+	}
+	if want := []string{`"[Old-DB orders]"`, "[orders]", `"[new orders]"`}; !slices.Equal(said, want) {
+		t.Errorf("the log says %q, not %q", said, want)
 	}
 }
 

@@ -85,10 +85,10 @@ func CheckProtocol(version string, protocol uint32) error {
 	return nil
 }
 
-// InvalidToken is the one fault of every join token that does not open.
-func InvalidToken() *fault.Error {
+// InvalidToken is the one fault of every join token that does not open, to a host that wants a role.
+func InvalidToken(role identity.HostRole) *fault.Error {
 	return fault.New(fault.Denied, "invalid join token").WithReason("invalid_join_token").
-		WithCause("it is unknown, was used, is over, or is for other roles").WithFix("tctl tokens add --type=node")
+		WithCause("it is unknown, was used, is over, or is for other roles").WithFix("tctl tokens add --type=%s", role)
 }
 
 // Join spends a token for a host's first certificates.
@@ -114,18 +114,18 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 	}
 	role, ok := identity.ParseHostRole(string(r.Role))
 	if !ok {
-		return Granted{}, InvalidToken()
+		return Granted{}, InvalidToken(identity.RoleNode)
 	}
 	res, err := s.Records.Get(ctx, manifest.Token, records.TokenID(r.Token))
 	if fault.Is(err, fault.NotFound) {
-		return Granted{}, InvalidToken()
+		return Granted{}, InvalidToken(role)
 	}
 	if err != nil {
 		return Granted{}, err
 	}
 	t, ok := res.Spec.(*identity.JoinToken)
 	if !ok || !slices.Contains(t.Roles, role) || !s.Now().Before(t.Expires) {
-		return Granted{}, InvalidToken()
+		return Granted{}, InvalidToken(role)
 	}
 	host := identity.Host{ID: uuid.NewString(), Role: role, Cluster: s.CA.Cluster()}
 	ops := []store.Op{records.Unchanged(manifest.Token, t.ID, res.Metadata.Revision), spend(t, role)}
@@ -154,7 +154,7 @@ func (s *Service) join(ctx context.Context, r Request) (Granted, error) {
 		Resource: &event.Resource{ResourceKind: string(role), ResourceName: host.Name}}
 	if _, err := s.Audit.Record(ctx, ev, ops...); err != nil {
 		if errors.Is(err, store.ErrConflict) {
-			return Granted{}, InvalidToken()
+			return Granted{}, InvalidToken(role)
 		}
 		return Granted{}, err
 	}

@@ -80,7 +80,7 @@ func (p *Proxy) openServed(ctx context.Context, c *peeked, role identity.HostRol
 			}
 		}
 	}
-	return nil, fault.New(fault.Unavailable, "no agent that serves %q is connected", name).WithReason("not_served").WithFix("tsh %s ls", string(role))
+	return nil, fault.New(fault.Unavailable, "no agent that serves %q is connected", name).WithReason("not_served").WithFix("tsh %s ls   (shows what there is; an administrator sees the agents: tctl get node)", string(role))
 }
 
 func offline(name string) *fault.Error {

@@ -52,6 +52,9 @@ func (t commands) explain(ctx context.Context, f explainFlags) error {
 	if kind == "node" && name != "" && f.login == "" && f.verb == "" {
 		return console.Usagef("--login must be set, for roles grant logins on a node: --login=root")
 	}
+	if kind == "db" && name != "" && f.dbUser == "" && f.verb == "" {
+		return console.Usagef("--db-user must be set, for roles grant users and names in a database: --db-user=alice --db-name=shop")
+	}
 	c, err := t.Cluster(ctx)
 	if err != nil {
 		return err

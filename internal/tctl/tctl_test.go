@@ -48,6 +48,7 @@ func TestUsage(t *testing.T) {
 		{"events of no time", "audit ls --from=yesterday", "--from", 2},
 		{"export as something else", "audit export --format=xml", "jsonl", 2},
 		{"explain without a user", "access explain --resource=role", "--user and --resource must be set", 2},
+		{"explain of a database for nobody there", "access explain --user=alice --resource=db/orders", "--db-user must be set", 2},
 		{"file that is not there", "create -f nowhere.yaml", "nowhere.yaml", 1},
 		{"completion for another shell", "completion tcsh", `"tcsh" is none of bash, zsh, fish`, 2},
 	} {

@@ -213,6 +213,12 @@ func TestA73JoinTokens(t *testing.T) {
 	h := newHost(t, w)
 	w.Refused(h.join("guess", "x"), "invalid_join_token", event.HostJoin)
 	w.Refused(h.join(h.token("", "proxy"), "x"), "invalid_join_token", event.HostJoin)
+	c := w.Address().Call(nil)
+	defer c.Close()
+	_, err := member.New(c).Join(t.Context(), member.Request{Token: "guess", Role: identity.RoleDB, TLSKey: h.key.Public(), SSHKey: h.ssh})
+	if w.Refused(err, "invalid_join_token", event.HostJoin); fault.Of(err).Fix != "tctl tokens add --type=db" {
+		t.Errorf("a database agent is told %q", fault.Of(err).Fix)
+	}
 	if twice := w.Events(event.Auth); len(twice) != 0 {
 		t.Errorf("refusals of joins were recorded twice: %+v", twice)
 	}

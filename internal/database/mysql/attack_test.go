@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/fault"
 	"github.com/sallyport/sallyport/internal/peer/authority"
 	"github.com/sallyport/sallyport/internal/peer/door"
+	"github.com/sallyport/sallyport/internal/role"
 	"github.com/sallyport/sallyport/internal/target"
 )
 
@@ -508,5 +509,27 @@ func TestOnDemandUnseen(t *testing.T) {
 		if left, err := w.Sweep(t.Context(), target.MySQL, server.Maker{}); err != nil {
 			t.Fatal(how, left, err)
 		}
+	}
+}
+
+// TestIdleElsewhere: who works in the second database of a connection is not idle in the first, nor the other way round.
+func TestIdleElsewhere(t *testing.T) {
+	w, s := world(t)
+	s.Exec(t, "create database if not exists mysqlslap; grant all on mysqlslap.* to alice@'%'")
+	idle := door.Role("orders", []string{"alice"}, []string{"orders", "mysqlslap"})
+	idle.Options.ClientIdleTimeout = role.Duration(2 * time.Second)
+	w.Put(&idle)
+	c := raw(t, w.Listen(door.User("alice", "orders"), target.MySQL))
+	send(t, c, mysql.Query, "use mysqlslap")
+	if b := readPacket(t, c); b[0] != mysql.HeadOK {
+		t.Fatalf("%q", b)
+	}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		if got := ask(t, c, "select sleep(0.2)"); got != "0" {
+			t.Fatal(got)
+		}
+	}
+	if b := readPacket(t, c); b[0] != mysql.HeadErr || !strings.Contains(string(b), "idle") {
+		t.Fatalf("%q", b)
 	}
 }

@@ -125,7 +125,7 @@ func (a commands) choose(ctx context.Context, s *tool.State, name string, f chos
 		c.DBUser = users[0]
 	}
 	if c.DBUser == "" && c.Protocol != target.Redis {
-		return c, console.Usagef("required flag --db-user not provided")
+		return c, console.Usagef("required flag --db-user not provided (a user made on demand has the login's own name: --db-user=%s)", s.Login.Identity.Name)
 	}
 	return c, nil
 }
