@@ -77,17 +77,16 @@ func entryKey(writer string, seq uint64) string {
 
 // entryWrites are the operations that store an entry and its line in the index of times. The index has the event's
 // time, but none later than its arrival: a clock that runs ahead does not put an event before all others for ever.
-func entryWrites(s event.Stored, at time.Time, index []byte) ([]store.Op, error) {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return nil, fmt.Errorf("encode audit entry: %w", err)
-	}
-	ops := []store.Op{store.Create(entryKey(s.Writer, s.Seq), b)}
+func entryWrites(s event.Stored, at time.Time, index []byte) []store.Op {
+	ops := []store.Op{store.Create(entryKey(s.Writer, s.Seq), s.AppendJSON(make([]byte, 0, len(s.Event)+storedRoom)))}
 	if s.Line == 0 {
 		ops = append(ops, store.Put(timeKey(s, at), index))
 	}
-	return ops, nil
+	return ops
 }
+
+// storedRoom is what a stored entry takes beside its event.
+const storedRoom = 512
 
 func timeKey(s event.Stored, at time.Time) string {
 	if s.Arrival.Before(at) {

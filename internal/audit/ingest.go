@@ -155,7 +155,7 @@ func (l *Log) admit(head event.Head, from Sender, e event.Entry) ([]store.Op, er
 		return nil, refuse("audit_other_server", "entry %d tells of server %q", e.Seq, ev.ServerID)
 	}
 	s := event.Stored{Entry: e, Sender: slices.Clone(from.Roles), Arrival: l.cfg.Now().UTC()}
-	return entryWrites(s, ev.Time, indexOf(ev))
+	return entryWrites(s, ev.Time, indexOf(ev)), nil
 }
 
 // alarm records what a writer tried, at most once a minute for each: it must not be able to flood the log.

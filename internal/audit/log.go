@@ -317,11 +317,7 @@ func (l *Log) commit(ctx context.Context, own *chain, batch []*change) (uint64, 
 			} else if c.joint {
 				s.Line = first
 			}
-			add, err := entryWrites(s, m.at, m.index)
-			if err != nil {
-				return 0, err
-			}
-			ops = append(ops, add...)
+			ops = append(ops, entryWrites(s, m.at, m.index)...)
 		}
 	}
 	return own.advance(ctx, l.cfg.Store, head, ops)

@@ -76,13 +76,34 @@ func (e Entry) AppendJSON(b []byte) []byte {
 // chained still is. It is for those who wrote it themselves; others' is for ParseEntry. The
 // event shares the line's memory.
 func ReadEntry(line []byte) (Entry, error) {
+	e, ok := decode(line)
+	if !ok {
+		return ParseEntry(line)
+	}
+	return e, e.Check()
+}
+
+// DecodeEntry reads an entry and checks nothing of it, not even that its event is JSON: Follows and Parse do. The event may
+// share the line's memory.
+func DecodeEntry(line []byte) (Entry, error) {
+	if e, ok := decode(line); ok {
+		return e, nil
+	}
 	var e Entry
+	if err := json.Unmarshal(line, &e); err != nil {
+		return Entry{}, fmt.Errorf("decode entry: %w", err)
+	}
+	return e, nil
+}
+
+// decode reads what AppendJSON writes, and nothing that is written otherwise.
+func decode(line []byte) (e Entry, ok bool) {
 	rest, writer := after(line, `{"writer":"`), -1
 	if rest != nil {
 		writer = bytes.IndexByte(rest, '"')
 	}
 	if writer < 0 {
-		return ParseEntry(line)
+		return e, false
 	}
 	e.Writer = string(rest[:writer])
 	rest = after(rest[writer:], `","seq":`)
@@ -92,18 +113,18 @@ func ReadEntry(line []byte) (Entry, error) {
 	const digits, tail = 2 * len(e.Prev), len(`,"hash":""}`) + 2*len(e.Hash)
 	rest = after(rest, `,"prev":"`)
 	if len(rest) < digits+tail || e.Prev.UnmarshalText(rest[:digits]) != nil {
-		return ParseEntry(line)
+		return e, false
 	}
 	rest = after(rest[digits:], `","entry":`)
 	if len(rest) < tail {
-		return ParseEntry(line)
+		return e, false
 	}
 	e.Event = rest[: len(rest)-tail : len(rest)-tail]
 	hash := after(rest[len(rest)-tail:], `,"hash":"`)
 	if hash == nil || string(hash[digits:]) != `"}` || e.Hash.UnmarshalText(hash[:digits]) != nil {
-		return ParseEntry(line)
+		return e, false
 	}
-	return e, e.Check()
+	return e, true
 }
 
 // after is what follows a text, nil where that is not there.

@@ -436,8 +436,29 @@ func TestAppendJSON(t *testing.T) {
 		if got := e.AppendJSON(nil); !bytes.Equal(got, want) {
 			t.Errorf("got %s, want %s", got, want)
 		}
+		for i, s := range []Stored{{Entry: e, Arrival: e0, Line: 7}, {Entry: e, Arrival: e0.Add(123456789), Sender: []Role{"node"}}, {Entry: e, Sender: []Role{"db", "kube", "auth"}, Line: 1 << 63}} {
+			want, err := json.Marshal(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.AppendJSON(nil); !bytes.Equal(got, want) {
+				t.Errorf("%d: got %s, want %s", i, got, want)
+			}
+		}
+		spaced := bytes.Replace(want, []byte(`,"seq":`), []byte(`, "seq" : `), 1)
+		for _, line := range [][]byte{want, spaced} {
+			if got, err := DecodeEntry(line); err != nil || !reflect.DeepEqual(got, e) {
+				t.Errorf("%s is %+v, %v", line, got, err)
+			}
+		}
+	}
+	if e, err := DecodeEntry([]byte(`{"writer":"w","seq":1,"prev":"00"}`)); err == nil {
+		t.Errorf("%+v", e)
 	}
 }
+
+// e0 is a time of day that needs no fraction.
+var e0 = time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC)
 
 // TestEncodingIsJSON compares what is written fast with what encoding/json writes, for random events.
 func TestEncodingIsJSON(t *testing.T) {

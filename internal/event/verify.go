@@ -11,6 +11,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,6 +29,25 @@ type Stored struct {
 	Arrival time.Time `json:"arrival"`
 	// Line is the entry whose line in the index of times tells of this one too; 0 where it has its own.
 	Line uint64 `json:"line,omitempty"`
+}
+
+// AppendJSON appends what encoding/json writes, its event untouched.
+func (s Stored) AppendJSON(b []byte) []byte {
+	b = s.Entry.AppendJSON(b)
+	b = b[:len(b)-1]
+	for i, r := range s.Sender {
+		b = append(b, [2]string{`,"sender":[`, `,`}[min(i, 1)]...)
+		b = append(append(append(b, '"'), r...), '"') // roles are words
+	}
+	if len(s.Sender) > 0 {
+		b = append(b, ']')
+	}
+	b = s.Arrival.AppendFormat(append(b, `,"arrival":"`...), time.RFC3339Nano)
+	b = append(b, '"')
+	if s.Line > 0 {
+		b = strconv.AppendUint(append(b, `,"line":`...), s.Line, 10)
+	}
+	return append(b, '}')
 }
 
 // Problem says what is wrong where. Seq 0 concerns the writer's whole chain, an empty Writer the whole log.

@@ -122,11 +122,7 @@ func certificates(m *pb.HostCertificates) Certificates {
 func (h *Host) Ingest(ctx context.Context, entries []event.Entry) (uint64, error) {
 	req := &pb.IngestEventsRequest{}
 	for _, e := range entries {
-		raw, err := json.Marshal(e)
-		if err != nil {
-			return 0, err
-		}
-		req.Entries = append(req.Entries, raw)
+		req.Entries = append(req.Entries, e.AppendJSON(nil))
 	}
 	r, err := h.events.IngestEvents(ctx, connect.NewRequest(req))
 	if err != nil {

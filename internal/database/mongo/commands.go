@@ -121,7 +121,7 @@ func (c *conn) login(user string) error {
 		s.End(err)
 		return err
 	}
-	c.client.SetReadDeadline(time.Time{})
+	c.client.SetDeadline(time.Time{})
 	c.session, c.user, c.up = s, user, up
 	up.watch(func() { c.client.SetReadDeadline(time.Now()) })
 	context.AfterFunc(s.Context(), func() {

@@ -23,8 +23,9 @@ const (
 	loginTime   = 10 * time.Second // for a client's first message, and for a server's login
 	partingTime = 2 * time.Second  // for a client to take the error that ends its connection
 	recordTime  = 10 * time.Second
-	maxJudged   = 1 << 20 // bytes of a reply whose outcome is looked at
-	maxRefused  = 10      // logins that a connection may be refused
+	maxJudged   = 1 << 20  // bytes of a reply whose outcome is looked at
+	maxRefused  = 10       // logins that a connection may be refused
+	maxUnknown  = 64 << 10 // bytes of a message that are held of who was not let in: hellos and logins are far shorter
 )
 
 // Engine speaks MongoDB's protocol. It remembers what servers said of themselves, by database.
@@ -80,7 +81,7 @@ func (e *Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) 
 	c := &conn{ctx: ctx, engine: e, visit: v, client: client, r: bufio.NewReaderSize(client, 4<<10)}
 	stop := context.AfterFunc(ctx, func() { cutClient(client) })
 	defer stop()
-	client.SetReadDeadline(time.Now().Add(loginTime))
+	client.SetDeadline(time.Now().Add(loginTime)) // also for who does not read
 	var err error
 	for err == nil {
 		err = c.next()
@@ -141,7 +142,16 @@ func failure(err error) wire.Doc {
 
 // next carries out one message.
 func (c *conn) next() error {
-	b, err := c.read()
+	header, err := c.header()
+	if err != nil {
+		return err
+	}
+	if c.session == nil && header.Length > maxUnknown {
+		if in, err := c.admitLong(header); !in || err != nil {
+			return err
+		}
+	}
+	b, err := c.read(header)
 	if err != nil {
 		return err
 	}
@@ -155,16 +165,42 @@ func (c *conn) next() error {
 	return c.do(m)
 }
 
-// read reads a whole message; its buffer grows with what has come.
-func (c *conn) read() ([]byte, error) {
+// header looks at the next message's.
+func (c *conn) header() (wire.Header, error) {
 	h, err := c.r.Peek(wire.HeaderLen)
 	if err != nil {
-		return nil, c.unasked(err)
+		return wire.Header{}, c.unasked(err)
 	}
 	header, err := wire.ParseHeader(h)
 	if err != nil {
-		return nil, errGone
+		return header, errGone
 	}
+	return header, nil
+}
+
+// admitLong lets in, before the message is read, who begins with one that is no login: such a client is the user of the
+// login's own name, as if it were a short one. Of who is not let in the message is passed over, and answered.
+func (c *conn) admitLong(h wire.Header) (bool, error) {
+	head, err := c.r.Peek(wire.HeaderLen + 4)
+	if err != nil {
+		return false, c.unasked(err)
+	}
+	m := &wire.Message{Header: h, Flags: binary.LittleEndian.Uint32(head[wire.HeaderLen:])}
+	if h.Opcode != wire.OpMsg {
+		return false, errGone
+	}
+	refused := c.login(c.visit.User.Name)
+	if refused == nil {
+		return true, nil
+	}
+	if _, err := c.r.Discard(h.Length); err != nil { // a client that writes does not read
+		return false, c.unasked(err)
+	}
+	return false, c.notIn(m, refused)
+}
+
+// read reads a whole message; its buffer grows with what has come.
+func (c *conn) read(header wire.Header) ([]byte, error) {
 	b := make([]byte, 0, min(header.Length, 64<<10))
 	for len(b) < header.Length {
 		if len(b) == cap(b) {
@@ -274,6 +310,8 @@ func (c *conn) relay(st *statement) error {
 			return lost(err)
 		}
 		failed = wire.Outcome(m.Body)
+	} else {
+		failed = st.message.Begun(head)
 	}
 	if err := c.record(st, failed); err != nil {
 		return err

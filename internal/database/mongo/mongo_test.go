@@ -342,6 +342,67 @@ func TestA62Door(t *testing.T) {
 	hasNot(t, s.Seen(), "find")
 }
 
+// TestA62BeforeAdmission: of who was not let in nothing long is held, whoever it says it is, and the answer is the protocol's.
+func TestA62BeforeAdmission(t *testing.T) {
+	w, s := world(t)
+	addr := w.Listen(door.User("mallory", "orders"), target.MongoDB)
+	const size = 40 << 20
+	for _, name := range []string{"saslStart", "hello", "insert", "ping"} {
+		b := wire.AppendCommand(nil, 77, wire.Build(wire.Field{Name: name, Value: "t"}, wire.Field{Name: "x", Value: make([]byte, size)}, wire.Field{Name: "$db", Value: "orders"}))
+		c := raw(t, addr)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for range 2 { // it may be tried again
+			if _, err := c.Write(b); err != nil {
+				t.Fatal(err)
+			}
+			head := make([]byte, wire.HeaderLen)
+			if _, err := io.ReadFull(c, head); err != nil {
+				t.Fatal(err)
+			}
+			h, err := wire.ParseHeader(head)
+			if err != nil || h.To != 77 || h.Opcode != wire.OpMsg {
+				t.Fatalf("%+v %v", h, err)
+			}
+			rest := make([]byte, h.Length-wire.HeaderLen)
+			if _, err := io.ReadFull(c, rest); err != nil || !strings.Contains(string(rest), "AuthenticationFailed") {
+				t.Fatalf("%q %v", rest, err)
+			}
+		}
+		if runtime.ReadMemStats(&after); after.TotalAlloc-before.TotalAlloc > 1<<20 {
+			t.Errorf("%s: %d bytes were allocated", name, after.TotalAlloc-before.TotalAlloc)
+		}
+		c.Close()
+	}
+	old := wire.AppendCommand(nil, 77, wire.Build(wire.Field{Name: "isMaster", Value: make([]byte, 1<<20)}))
+	binary.LittleEndian.PutUint32(old[12:], wire.OpQuery)
+	c := raw(t, addr)
+	c.Write(old)
+	if rest, _ := io.ReadAll(c); len(rest) > 0 {
+		t.Errorf("%q", rest)
+	}
+	if n := len(s.Seen()); n != 0 {
+		t.Errorf("%d commands came to the server", n)
+	}
+	// Who may be let in may begin with a long one, for drivers need not authenticate.
+	addr = w.Listen(door.User("alice", "orders"), target.MongoDB)
+	for _, n := range []int{maxUnknown, 15 << 20} {
+		b := wire.AppendCommand(nil, 78, wire.Build(wire.Field{Name: "insert", Value: "t"}, wire.Field{Name: "documents", Value: wire.Build(wire.Field{Name: "x", Value: make([]byte, n)})},
+			wire.Field{Name: "$db", Value: "orders"}))
+		c = raw(t, addr)
+		c.Write(b)
+		head := make([]byte, wire.HeaderLen)
+		if _, err := io.ReadFull(c, head); err != nil {
+			t.Fatal(err)
+		}
+		if h, err := wire.ParseHeader(head); err != nil || h.To != 78 {
+			t.Fatalf("%+v %v", h, err)
+		}
+	}
+	has(t, s.Seen(), "alice/orders.insert")
+}
+
 // TestA78Secrets are passwords in commands.
 func TestA78Secrets(t *testing.T) {
 	w, _ := world(t)
@@ -349,6 +410,9 @@ func TestA78Secrets(t *testing.T) {
 	for _, name := range []string{"createUser", "updateUser"} {
 		c.Database("orders").RunCommand(t.Context(), bson.D{{Key: name, Value: "dave"}, {Key: "pwd", Value: "hunter2"}, {Key: "roles", Value: bson.A{"read"}}})
 	}
+	c.Database("orders").RunCommand(t.Context(), bson.D{{Key: "setParameter", Value: 1}, {Key: "ldapQueryPassword", Value: "hunter2"}})
+	c.Database("admin").RunCommand(t.Context(), bson.D{{Key: "setParameter", Value: 1}, {Key: "ldapQueryPassword", Value: "hunter2"}})
+	has(t, w.Queries(), `{"setParameter":1,"ldapQueryPassword":"***"`)
 	has(t, w.Queries(), `{"createUser":"dave","pwd":"***","roles":["read"]`)
 	has(t, w.Queries(), `{"updateUser":"dave","pwd":"***"`)
 	for _, ev := range w.Events() {

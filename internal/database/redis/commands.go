@@ -154,7 +154,7 @@ func (c *conn) login(user string) error {
 			return err
 		}
 		c.session, c.user = s, user
-		c.client.SetReadDeadline(time.Time{})
+		c.client.SetDeadline(time.Time{})
 		c.use(up)
 		c.stop = context.AfterFunc(s.Context(), c.cut)
 		return nil
@@ -258,23 +258,27 @@ func (c *conn) hello(args [][]byte) error {
 	if ok, err := c.become(user); err != nil || !ok {
 		return err
 	}
-	failed, err := c.alone(wire.Append(nil, out...), args)
-	if err == nil && !failed && len(out) > 1 {
-		c.resp3 = out[1] == "3"
-		c.replies.speaks(c.resp3)
+	e := wire.Entry{}
+	if len(out) > 1 && (out[1] == "2" || out[1] == "3") {
+		e.Speaks = out[1][0]
+	}
+	failed, err := c.alone(wire.Append(nil, out...), e, args)
+	if err == nil && !failed && e.Speaks != 0 {
+		c.resp3 = e.Speaks == '3'
 	}
 	return err
 }
 
 // alone sends one command when all before it have been answered, and waits for its reply.
-func (c *conn) alone(raw []byte, args [][]byte) (failed bool, err error) {
+func (c *conn) alone(raw []byte, e wire.Entry, args [][]byte) (failed bool, err error) {
 	if err := c.flush(); err != nil {
 		return false, err
 	}
 	if err := c.replies.drain(); err != nil {
 		return false, err
 	}
-	c.add(raw, wire.Entry{Failed: &failed}, args)
+	e.Failed = &failed
+	c.add(raw, e, args)
 	if err := c.flush(); err != nil {
 		return false, err
 	}
@@ -297,7 +301,7 @@ func (c *conn) selectDB(cmd *wire.Command, raw []byte) error {
 	if err := c.session.Also(c.session.Context(), c.user, strconv.Itoa(n)); err != nil {
 		return c.refuse(cmd, err)
 	}
-	failed, err := c.alone(raw, cmd.Args)
+	failed, err := c.alone(raw, wire.Entry{}, cmd.Args)
 	if err == nil && !failed {
 		c.db, c.admitted = n, true
 	}

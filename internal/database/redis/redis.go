@@ -59,7 +59,7 @@ func (Engine) Serve(ctx context.Context, client net.Conn, v *database.Visit) {
 	c := &conn{ctx: ctx, visit: v, client: client, replies: newReplies(client), in: make([]byte, 0, bufferSize)}
 	stop := context.AfterFunc(ctx, c.cut) // with it the session's context ends too
 	defer stop()
-	client.SetReadDeadline(time.Now().Add(loginTime))
+	client.SetDeadline(time.Now().Add(loginTime)) // also for who does not read
 	err := c.commands()
 	if c.session != nil {
 		if why := c.session.Ended(); why != nil {

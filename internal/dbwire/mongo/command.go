@@ -15,13 +15,6 @@ import (
 // MaxText is how much of a command is shown, in bytes.
 const MaxText = 8 << 10
 
-// Masked stands in place of a secret.
-const Masked = "***"
-
-// secrets are, by command in lower case, the fields that hold secrets, at any depth.
-var secrets = map[string][]string{"createuser": {"pwd"}, "updateuser": {"pwd"}, "saslstart": {"payload"}, "saslcontinue": {"payload"},
-	"authenticate": {"key", "nonce"}, "copydbsaslstart": {"payload"}, "hello": {"speculativeAuthenticate"}, "ismaster": {"speculativeAuthenticate"}}
-
 // Name is the command's name, and its value.
 func (m *Message) Name() (string, Element) {
 	e, _ := m.Body.First()
@@ -30,8 +23,7 @@ func (m *Message) Name() (string, Element) {
 
 // Text is the command as extended JSON, cut, its secrets masked; it reports whether there were any.
 func (m *Message) Text() (string, bool) {
-	name, _ := m.Name()
-	w := writer{hidden: secrets[strings.ToLower(name)]}
+	w := writer{hider: m.hides()}
 	w.document(m.Body, false, func() {
 		for _, s := range m.Sequences {
 			w.next()
@@ -50,19 +42,19 @@ func (m *Message) Text() (string, bool) {
 			w.first = false
 		}
 	})
-	if w.full() {
-		return strings.ToValidUTF8(string(w.b[:MaxText]), "") + "…", w.had
+	if w.full() { // what is not shown may be one
+		return strings.ToValidUTF8(string(w.b[:MaxText]), "") + "…", w.had || w.hider.any()
 	}
 	return string(w.b), w.had
 }
 
 // writer writes relaxed extended JSON.
 type writer struct {
-	b      []byte
-	hidden []string
-	had    bool
-	first  bool // nothing precedes in this document or array
-	depth  int
+	b     []byte
+	hider hider
+	had   bool
+	first bool // nothing precedes in this document or array
+	depth int
 }
 
 func (w *writer) full() bool { return len(w.b) > MaxText }
@@ -92,9 +84,8 @@ func (w *writer) document(d Doc, array bool, more func()) {
 		if !array {
 			w.b = append(strconv.AppendQuote(w.b, e.Name), ':')
 		}
-		if slices.Contains(w.hidden, e.Name) {
-			w.had = true
-			w.b = append(w.b, `"`+Masked+`"`...)
+		if w.hider.hides(e.Name, w.depth) {
+			w.mask()
 			return true
 		}
 		w.value(e)
@@ -108,6 +99,17 @@ func (w *writer) document(d Doc, array bool, more func()) {
 	w.first = false
 }
 
+func (w *writer) mask() {
+	w.had = true
+	w.b = append(w.b, `"`+Masked+`"`...)
+}
+
+// The subtypes of binary data that are not shown: BSON's own mark for what is sensitive, and what a client has encrypted.
+const (
+	encrypted = 6
+	sensitive = 8
+)
+
 func (w *writer) value(e Element) {
 	switch e.Type {
 	case Document, Array:
@@ -117,6 +119,8 @@ func (w *writer) value(e Element) {
 		if len(s) > MaxText {
 			s = strings.ToValidUTF8(s[:MaxText], "")
 		}
+		s, had := maskAddresses(s)
+		w.had = w.had || had
 		w.b = strconv.AppendQuote(w.b, s)
 	case Double:
 		f := e.Number()
@@ -135,6 +139,12 @@ func (w *writer) value(e Element) {
 		w.b = strconv.AppendBool(w.b, e.Value[0] != 0)
 	case Binary:
 		v := e.Bytes()
+		if e.Value[4] == sensitive || e.Value[4] == encrypted {
+			had := w.had
+			w.mask()
+			w.had = had || e.Value[4] == sensitive
+			return
+		}
 		w.b = fmt.Appendf(w.b, `{"$binary":{"base64":"%s","subType":"%02x"}}`, base64.StdEncoding.EncodeToString(v[:min(len(v), MaxText)]), e.Value[4])
 	case Date:
 		ms := int64(binary.LittleEndian.Uint64(e.Value))

@@ -220,38 +220,3 @@ func (m *Message) Reply(d Doc) []byte {
 func Error(code int, name, text string) Doc {
 	return Build(Field{"ok", 0.0}, Field{"errmsg", text}, Field{"code", code}, Field{"codeName", name})
 }
-
-// Outcome is why a command failed, as its reply's document says, or "".
-func Outcome(d Doc) string {
-	if ok, has := d.Get("ok"); has && ok.Number() == 0 {
-		text, _ := d.Get("errmsg")
-		return describe(text.Str(), d)
-	}
-	for _, name := range []string{"writeErrors", "writeConcernError"} {
-		e, has := d.Get(name)
-		if !has {
-			continue
-		}
-		inner := e.Doc()
-		if e.Type == Array {
-			first, some := inner.First()
-			if !some {
-				continue
-			}
-			inner = first.Doc()
-		}
-		text, _ := inner.Get("errmsg")
-		return describe(text.Str(), inner)
-	}
-	return ""
-}
-
-func describe(text string, d Doc) string {
-	if code, has := d.Get("code"); has {
-		return fmt.Sprintf("%s (%d)", text, int(code.Number()))
-	}
-	if text == "" {
-		return "it failed"
-	}
-	return text
-}

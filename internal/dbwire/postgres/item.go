@@ -25,8 +25,8 @@ type item struct {
 	source  string // of Bind: the statement's name
 	text    sql.Text
 	values  []string // of Bind
-	refusal []byte   // what the client gets in place of the server's error
-	why     string   // what is recorded of a refusal
+	refusal *Refusal // what the client gets in place of the server's error
+	naming  naming   // of Query and Execute
 
 	size     int
 	begun    bool // something of its result came
@@ -74,8 +74,9 @@ func (it *item) read(body []byte) error {
 	if !ok {
 		return fmt.Errorf("message %q that cannot be read", it.kind)
 	}
-	for _, name := range []*string{&it.name, &it.source, &it.text.Prepares, &it.text.Executes} {
-		*name = cutName(*name)
+	it.name, it.source = cutName(it.name), cutName(it.source)
+	for i := range it.text.Names {
+		it.text.Names[i].Name = cutName(it.text.Names[i].Name)
 	}
 	return nil
 }

@@ -44,11 +44,14 @@ type prepared struct {
 	sql     string
 	secrets []int
 	secret  bool
+	names   []sql.Named // what running it does with names
+	doubt   bool        // the name may have become another's since
 }
 
 type bound struct {
 	Outcome
-	secret bool
+	prepared prepared
+	doubt    bool
 }
 
 // Refusal is what a door says in place of running a statement.
@@ -78,10 +81,10 @@ func (l *Ledger) Sent(kind byte, body []byte, refuse func(kind byte, t *sql.Text
 	}
 	if kind == 'Q' || kind == 'P' || kind == 'F' {
 		if r := refuse(kind, &it.text); r != nil {
-			it.refusal, it.why, refused = r.Message, r.Why, true
+			it.refusal, refused = r, true
 		}
 	}
-	it.size = len(it.text.SQL) + len(it.name) + len(it.source)
+	it.size = len(it.text.SQL) + len(it.name) + len(it.source) + 64*len(it.text.Names)
 	for _, v := range it.values {
 		it.size += len(v) + 16
 	}
@@ -154,11 +157,11 @@ func (l *Ledger) Answer(kind byte, body []byte, record func(Outcome)) (instead [
 	case 'A', 'S', 'K', 'R', 'v':
 		return nil, nil
 	case '1', '2', '3', 'n', 't':
-		fits = fits && l.stepped(it, kind)
+		fits = fits && l.stepped(it, kind, record)
 	case 'T', 'D', 'H', 'G', 'W', 'd', 'c', 'V':
 		fits = fits && l.began(it, kind)
 	case 'C', 'I', 's':
-		fits = fits && l.ended(it, record)
+		fits = fits && l.ended(it, kind, body, record)
 	case 'Z':
 		return nil, l.ready(body, record)
 	default:
@@ -171,76 +174,35 @@ func (l *Ledger) Answer(kind byte, body []byte, record func(Outcome)) (instead [
 }
 
 // stepped takes ParseComplete, BindComplete, CloseComplete, NoData and ParameterDescription.
-func (l *Ledger) stepped(it *item, kind byte) bool {
+func (l *Ledger) stepped(it *item, kind byte, record func(Outcome)) bool {
 	if want := map[byte]byte{'1': 'P', '2': 'B', '3': 'C', 'n': 'D', 't': 'D'}[kind]; it.kind != want || it.refusal != nil {
 		return false
 	}
 	switch kind {
 	case '1':
-		l.prepare(it.name, prepared{it.text.SQL, it.text.Secrets, it.text.Masked})
+		l.prepare(it.name, it.prepared())
+		if !sql.Trackable(it.name) { // what runs it cannot tell
+			record(Outcome{Query: sql.Shorten(fmt.Sprintf("(prepared as statement %q) %s", it.name, it.text.SQL))})
+		}
 	case '2':
 		if l.Crowded() {
 			return false
 		}
-		l.bind(it)
+		if l.bind(it); !sql.Trackable(it.name) {
+			b := l.resolve(it)
+			record(Outcome{Query: sql.Shorten(fmt.Sprintf("(bound as portal %q) %s", it.name, b.Query)), Parameters: b.Parameters})
+		}
 	case '3':
 		if it.of == 'S' {
 			l.prepare(it.name, prepared{})
 		} else {
-			l.held -= l.portals[it.name].size()
-			delete(l.portals, it.name)
+			l.close(it.name)
 		}
 	case 't':
 		return true // the rows' description follows
 	}
 	l.pop()
 	return true
-}
-
-func (p prepared) size() int { return len(p.sql) }
-
-func (b bound) size() int {
-	n := len(b.Query)
-	for _, v := range b.Parameters {
-		n += len(v) + 16
-	}
-	return n
-}
-
-// prepare puts a statement in place of another; an empty one is none.
-func (l *Ledger) prepare(name string, p prepared) {
-	l.held += p.size() - l.statements[name].size()
-	if p.sql == "" {
-		delete(l.statements, name)
-		return
-	}
-	if l.statements == nil {
-		l.statements = map[string]prepared{}
-	}
-	l.statements[name] = p
-}
-
-func (l *Ledger) bind(it *item) {
-	b := l.resolve(it)
-	if l.portals == nil {
-		l.portals = map[string]bound{}
-	}
-	l.held += b.size() - l.portals[it.name].size()
-	l.portals[it.name] = b
-}
-
-// resolve is the statement that a Bind names, with its parameters.
-func (l *Ledger) resolve(it *item) bound {
-	p, ok := l.statements[it.source]
-	if !ok {
-		p.sql = fmt.Sprintf("(statement %q)", it.source)
-	}
-	for _, n := range p.secrets {
-		if n >= 1 && n <= len(it.values) {
-			it.values[n-1] = sql.Hidden
-		}
-	}
-	return bound{Outcome{Query: p.sql, Parameters: it.values}, p.secret}
 }
 
 // began takes what belongs to a result.
@@ -258,7 +220,7 @@ func (l *Ledger) began(it *item, kind byte) bool {
 }
 
 // ended takes the end of a statement: of an Execute all of it, of a Query one that may have others behind it.
-func (l *Ledger) ended(it *item, record func(Outcome)) bool {
+func (l *Ledger) ended(it *item, kind byte, body []byte, record func(Outcome)) bool {
 	if it.kind != 'E' && it.kind != 'Q' {
 		return false
 	}
@@ -282,6 +244,15 @@ func (l *Ledger) ended(it *item, record func(Outcome)) bool {
 	it.begun = true
 	if it.kind == 'E' {
 		l.report(it, Outcome{}, record)
+	}
+	if kind == 'C' {
+		tag, _, _ := cString(body)
+		l.did(it, tag)
+	}
+	if it.kind == 'E' {
+		if kind == 'C' {
+			l.settle(it, false)
+		}
 		l.pop()
 	}
 	return true
@@ -298,6 +269,7 @@ func (l *Ledger) ready(body []byte, record func(Outcome)) error {
 	if it.kind != 'S' {
 		l.slack = 0
 		l.report(it, Outcome{}, record)
+		l.settle(it, false)
 	}
 	l.pop()
 	if len(l.portals) > 0 && len(body) > 0 && body[0] == 'I' {
@@ -323,7 +295,7 @@ func (l *Ledger) Skip(record func(Outcome)) bool {
 		}
 		switch {
 		case it.kind == 'P':
-			would.prepare(it.name, prepared{it.text.SQL, it.text.Secrets, it.text.Masked})
+			would.prepare(it.name, it.prepared())
 		case it.kind == 'B':
 			would.bind(it)
 		case it.kind == 'E' && l.owed:
@@ -338,15 +310,14 @@ func (l *Ledger) Skip(record func(Outcome)) bool {
 }
 
 // failed takes an ErrorResponse.
-func (l *Ledger) failed(it *item, body []byte, record func(Outcome)) []byte {
+func (l *Ledger) failed(it *item, body []byte, record func(Outcome)) (instead []byte) {
 	if it == nil {
 		return nil // the server ends the connection
 	}
 	e := ParseError(body)
 	o := Outcome{Failed: true, Message: strings.TrimSpace(e.Code + " " + e.Message)}
-	instead := it.refusal
-	if instead != nil {
-		o.Message = it.why
+	if it.refusal != nil {
+		o.Message, instead = it.refusal.Why, it.refusal.Message
 	}
 	if it.copying {
 		for i := l.head + 1; i < len(l.pending) && l.pending[i].kind == 'S'; i++ {
@@ -356,7 +327,12 @@ func (l *Ledger) failed(it *item, body []byte, record func(Outcome)) []byte {
 	switch it.kind {
 	case 'Q', 'F':
 		l.report(it, o, record)
+		l.settle(it, true)
 		return instead
+	case 'P':
+		if it.name == "" { // where the server could read the message the old one is gone
+			l.unsure("")
+		}
 	case 'S': // what the end of the transaction does
 		o.Query, o.Parameters = l.last.Query, l.last.Parameters
 		record(o)
@@ -364,6 +340,7 @@ func (l *Ledger) failed(it *item, body []byte, record func(Outcome)) []byte {
 	}
 	l.owed = it.kind != 'E'
 	l.report(it, o, record)
+	l.settle(it, true)
 	l.pop()
 	l.skipping = true
 	return instead
@@ -371,26 +348,25 @@ func (l *Ledger) failed(it *item, body []byte, record func(Outcome)) []byte {
 
 // report records what became of a message's statement; a success once, before anything of it is returned.
 func (l *Ledger) report(it *item, o Outcome, record func(Outcome)) {
+	l.see(it)
 	if it.recorded && !o.Failed {
 		return
 	}
 	secret := it.text.Masked
 	switch it.kind {
 	case 'E':
-		b, ok := l.portals[it.name]
-		if !ok {
-			b.Query = fmt.Sprintf("(portal %q)", it.name)
-		}
-		o.Query, o.Parameters, secret = b.Query, b.Parameters, b.secret
+		b := l.portal(it.name)
+		o.Query, o.Parameters, secret = b.Query, b.Parameters, b.prepared.secret
 	case 'B':
 		b := l.resolve(it)
-		o.Query, o.Parameters, secret = b.Query, b.Parameters, b.secret
+		o.Query, o.Parameters, secret = b.Query, b.Parameters, b.prepared.secret
 	case 'D', 'C':
-		o.Query = fmt.Sprintf("(%c %q)", it.of, it.name)
-		if p, ok := l.statements[it.name]; ok && it.of == 'S' {
+		if it.of == 'S' {
+			p := l.statement(it.name)
 			o.Query, secret = p.sql, p.secret
-		} else if b, ok := l.portals[it.name]; ok && it.of == 'P' {
-			o.Query, secret = b.Query, b.secret
+		} else {
+			b := l.portal(it.name)
+			o.Query, secret = b.Query, b.prepared.secret
 		}
 	default:
 		o.Query, o.Parameters = it.text.SQL, it.values
@@ -399,19 +375,12 @@ func (l *Ledger) report(it *item, o Outcome, record func(Outcome)) {
 		o.Message = o.Message[:5] + " (the server's message is not kept: the statement holds a secret)"
 	}
 	it.recorded = true
-	l.named(it, &o)
+	if it.naming.shown != "" {
+		o.Query = sql.Shorten(o.Query + it.naming.shown)
+		secret = secret || it.naming.secret
+	}
 	l.last = o
 	record(o)
-}
-
-// named follows what SQL's own PREPARE and EXECUTE name.
-func (l *Ledger) named(it *item, o *Outcome) {
-	if it.text.Prepares != "" {
-		l.prepare(it.text.Prepares, prepared{sql: o.Query, secrets: it.text.Secrets, secret: it.text.Masked})
-	}
-	if p, ok := l.statements[it.text.Executes]; ok && it.text.Executes != "" {
-		o.Query = sql.Shorten(o.Query + " -- " + p.sql)
-	}
 }
 
 // Begun records the statement of which something came and nothing is on record yet. It is called before what came goes to
@@ -435,7 +404,7 @@ func (l *Ledger) Abandon(why string, record func(Outcome)) {
 			l.report(it, o, record)
 		}
 		if it.kind == 'P' {
-			l.prepare(it.name, prepared{it.text.SQL, it.text.Secrets, it.text.Masked})
+			l.prepare(it.name, it.prepared())
 		}
 		l.pop()
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -63,6 +64,14 @@ func (p *play) answers(kinds string) {
 	}
 }
 
+// completes says CommandComplete with its tag.
+func (p *play) completes(tag string) {
+	p.t.Helper()
+	if _, err := p.Answer('C', []byte(tag+"\x00"), p.record); err != nil {
+		p.t.Fatalf("%s: %v", tag, err)
+	}
+}
+
 func (p *play) wants(want ...string) {
 	p.t.Helper()
 	if fmt.Sprintf("%q", p.out) != fmt.Sprintf("%q", want) {
@@ -118,10 +127,11 @@ func TestLedger(t *testing.T) {
 	p.runs("nobody")
 	p.sends('S')
 	p.answers("EZ")
-	p.wants(`(statement "nobody") => 42601 no`)
+	p.wants(`(statement "nobody", text not known) => 42601 no`)
 
 	p.sends('Q', "PREPARE b AS DELETE FROM t\x00")
-	p.answers("CZ")
+	p.completes("PREPARE")
+	p.answers("Z")
 	p.runs("b")
 	p.sends('S')
 	p.answers("2CZ")
@@ -217,6 +227,71 @@ func TestA62_AnswersToNothing(t *testing.T) {
 	if !p.Crowded() {
 		t.Error("endlessly many statements are held")
 	}
+	p = &play{t: t}
+	for n := 0; !p.Crowded(); n++ { // a name costs too
+		if n > MaxHeld/100 {
+			t.Fatal("endlessly many short statements are held")
+		}
+		p.prepares(fmt.Sprint(n), "x")
+		p.answers("1")
+	}
+	p = &play{t: t}
+	p.sends('Q', "BEGIN\x00")
+	p.answers("Z")
+	for n := range 40000 {
+		p.sends('Q', fmt.Sprintf("PREPARE a%d AS SELECT 1; DECLARE c%d CURSOR FOR SELECT 1\x00", n, n))
+		p.completes("PREPARE")
+		p.completes("DECLARE CURSOR")
+		if _, err := p.Answer('Z', []byte("T"), func(Outcome) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(p.statements) + len(p.portals); n > MaxHeld/100 || p.held > MaxHeld+10000 {
+		t.Errorf("%d names are held", n)
+	}
+}
+
+// TestNoNameHidesAText: what is run by a name that cannot be followed is on record when it gets that name.
+func TestNoNameHidesAText(t *testing.T) {
+	p := &play{t: t}
+	p.prepares("é", "DELETE FROM t WHERE password = $1")
+	p.runs("é", "s3cret")
+	p.sends('S')
+	p.answers("12CZ")
+	p.wants(`(prepared as statement "é") DELETE FROM t WHERE password = $1`, `(statement "é", text not known) ***`)
+	p.prepares("b", "SELECT $1")
+	p.sends('Q', "DO $$ BEGIN EXECUTE 'x'; END $$\x00")
+	p.answers("1")
+	p.completes("DO")
+	p.answers("Z")
+	p.runs("b", "s3cret")
+	p.sends('S')
+	p.answers("2CZ")
+	p.wants("DO $$ BEGIN EXECUTE 'x'; END $$", `(statement "b", text not known; prepared as: SELECT $1) ***`)
+	p.prepares("a", "DELETE FROM t WHERE password = $1")
+	p.sends('B', "p\xe9\x00a\x00\x00\x00\x00\x01\x00\x00\x00\x06s3cret\x00\x00")
+	p.sends('E', "p\xe9\x00\x00\x00\x00\x00")
+	p.sends('S')
+	p.answers("12CZ")
+	p.wants(`(bound as portal "p\xe9") DELETE FROM t WHERE password = $1 ***`, `(portal "p\xe9", text not known)`)
+}
+
+// TestNamesKeepNoText: a name does not keep the statement in memory that it stood in.
+func TestNamesKeepNoText(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	p := &play{t: t}
+	for n := range 50 {
+		p.sends('Q', fmt.Sprintf("PREPARE a%d AS SELECT '%s'\x00", n, strings.Repeat("x", 1<<20)))
+		p.completes("PREPARE")
+		p.answers("Z")
+	}
+	runtime.GC()
+	if runtime.ReadMemStats(&after); after.HeapAlloc > before.HeapAlloc+10<<20 {
+		t.Errorf("%d bytes are held for 50 names", after.HeapAlloc-before.HeapAlloc)
+	}
+	runtime.KeepAlive(p)
 }
 
 // TestA62_Lengths that overflow, and packets without an end.

@@ -56,6 +56,7 @@ type Entry struct {
 	Args   int    // how many it has, its name apart
 	Local  []byte // no command: a reply of the door's own, in its turn
 	Failed *bool  // set to whether the server's reply is an error
+	Speaks byte   // of HELLO: '2' or '3', in which the server goes on once it has agreed
 }
 
 // Failure is a command, or several, one a line, that did not do what they say.
@@ -166,6 +167,9 @@ func (l *Ledger) Answer(r *Reply, done bool, failed func(Failure)) error {
 	isQueued := r.Kind == '+' && string(r.Text) == "QUEUED"
 	if e.Failed != nil {
 		*e.Failed = r.IsError() || isQueued // not done, or not yet
+	}
+	if e.Speaks != 0 && !r.IsError() && !isQueued {
+		l.resp3 = e.Speaks == '3'
 	}
 	if e.Role != Plain || l.open.begun {
 		l.transact(&e, r, isQueued, failed)

@@ -208,6 +208,23 @@ func TestSubscriptions(t *testing.T) {
 	}
 }
 
+// TestHelloChangesAtOnce: what was published right behind HELLO's reply is in the protocol that it has changed to.
+func TestHelloChangesAtOnce(t *testing.T) {
+	const message = "3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx"
+	p := &play{t: t}
+	p.Speaks(true)
+	p.sends("subscribe a")
+	p.answers(">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1", ">"+message)
+	p.Sent(Entry{Text: "hello 2", Speaks: '2'}, Entry{Text: "hello 4", Speaks: '3'})
+	p.answers("*2\r\n+proto\r\n:2", "*"+message, "-NOPROTO", "*"+message)
+	p.wants("hello 4 => NOPROTO")
+	p.Sent(Entry{Text: "hello 3", Speaks: '3'}, Entry{Text: "lrange l"})
+	p.answers("%1\r\n+proto\r\n:3", ">"+message, "*1\r\n$7\r\nmessage")
+	if !p.Idle() {
+		t.Error("something is left")
+	}
+}
+
 // TestA62_Transactions that never end, and replies to nothing.
 func TestA62_Transactions(t *testing.T) {
 	p := &play{t: t}

@@ -36,8 +36,8 @@ func (h *Handler) IngestEvents(ctx context.Context, r *connect.Request[pb.Ingest
 	}
 	var entries []event.Entry
 	for _, raw := range r.Msg.Entries {
-		var e event.Entry
-		if err := json.Unmarshal(raw, &e); err != nil {
+		e, err := event.DecodeEntry(raw)
+		if err != nil {
 			return nil, fault.New(fault.Invalid, "an event that is no entry").Wrapping(err)
 		}
 		entries = append(entries, e)

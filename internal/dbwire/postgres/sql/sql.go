@@ -24,9 +24,8 @@ type Text struct {
 	Secrets []int  // the parameters that are secrets, from 1
 	Masked  bool   // something was a secret
 	// Becomes is that the statement would make the session another user's (SET SESSION AUTHORIZATION, by any of its names).
-	Becomes  bool
-	Prepares string // what an SQL PREPARE in it names
-	Executes string // what an SQL EXECUTE that it is names
+	Becomes bool
+	Names   []Named // what its statements do with names, in their order
 }
 
 // Read reads a statement's text.
@@ -40,6 +39,9 @@ func Read(sql string) Text {
 		t.spans = append(t.spans, u.spans...)
 		t.Secrets = append(t.Secrets, u.Secrets...)
 		t.Becomes = t.Becomes || u.Becomes
+		if !slices.Equal(t.Names, u.Names) {
+			t.Names = []Named{{Do: Unclear}}
+		}
 	}
 	t.Masked = len(t.spans)+len(t.Secrets) > 0
 	t.SQL = Shorten(mask(sql, t.spans))
@@ -71,7 +73,7 @@ func telling(sql string) bool {
 			words = tellingURL
 		}
 		for _, w := range words {
-			if len(sql)-i >= len(w) && strings.EqualFold(sql[i:i+len(w)], w) {
+			if sql[i+1]|0x20 == w[1] && len(sql)-i >= len(w) && strings.EqualFold(sql[i:i+len(w)], w) {
 				return true
 			}
 		}
@@ -82,12 +84,12 @@ func telling(sql string) bool {
 var (
 	tellingA   = []string{"authorization"}
 	tellingP   = []string{"password", "passwd", "pgp_", "prepare"}
-	tellingC   = []string{"crypt"} // encrypt, decrypt too
+	tellingC   = []string{"crypt", "close"} // encrypt, decrypt too
 	tellingS   = []string{"scram-sha-256$", "secret"}
 	tellingM   = []string{"md5"}
 	tellingH   = []string{"hmac"}
-	tellingE   = []string{"execute"}
-	tellingD   = []string{"dblink"}
+	tellingE   = []string{"exec"}
+	tellingD   = []string{"dblink", "deallocate", "discard", "declare"}
 	tellingURL = []string{"://"}
 )
 
@@ -139,7 +141,7 @@ func (r *reader) run() {
 		s := r.sql[t.start:t.end]
 		switch t.kind {
 		case word:
-			r.word(strings.ToLower(s), t)
+			r.word(lower(s), t)
 		case quoted:
 			r.quoted(t)
 		case text, dollar:
@@ -156,6 +158,20 @@ func (r *reader) run() {
 		r.after = r.after && (t.kind == text || t.kind == dollar)
 	}
 	r.Becomes = r.Becomes || r.setting.sets && r.setting.names
+}
+
+// lower folds as the server does, ASCII alone: to Unicode the sign for kelvin is a k too.
+func lower(s string) string {
+	if !strings.ContainsFunc(s, func(c rune) bool { return c >= 0x80 }) {
+		return strings.ToLower(s)
+	}
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 func (r *reader) push(w string) { r.last = [4]string{w, r.last[0], r.last[1], r.last[2]} }
@@ -186,11 +202,8 @@ func (r *reader) word(w string, t token) {
 		r.setting.update = true
 	case w == "pg_settings":
 		r.setting.sets = r.setting.sets || r.setting.update
-	case r.last[0] == "prepare" && w != "transaction":
-		r.Prepares = w
-	case r.last[0] == "execute" && r.first == "execute":
-		r.Executes = w
 	}
+	r.names(w, false)
 	r.push(w)
 }
 
@@ -210,16 +223,13 @@ func (r *reader) quoted(t token) {
 	case r.await: // as if it were a string: a common mistake
 		r.hide(t.from, t.to)
 		r.await = false
-	case r.last[0] == "prepare":
-		r.Prepares = strings.ReplaceAll(name, `""`, `"`)
-	case r.last[0] == "execute" && r.first == "execute":
-		r.Executes = strings.ReplaceAll(name, `""`, `"`)
 	case r.last[0] == "authorization" && r.last[1] == "session" || r.assigning():
 		r.Becomes = true
 	}
 	if slices.Contains(secretNames, strings.ToLower(name)) {
 		r.await = true
 	}
+	r.names(quotedName(r.sql[t.start:t.end], name), true)
 	if strings.EqualFold(name, "session_authorization") {
 		r.push("session_authorization")
 		return
@@ -229,6 +239,7 @@ func (r *reader) quoted(t token) {
 
 func (r *reader) value(t token) {
 	inside := r.sql[t.from:t.to]
+	r.code(inside)
 	switch {
 	case r.await || r.after || r.keyedIn > 0:
 		r.hide(t.from, t.to)

@@ -87,6 +87,44 @@ func TestA61_SessionAuthorization(t *testing.T) {
 	}
 }
 
+// TestNames holds what statements do with names, in their order.
+func TestNames(t *testing.T) {
+	for sql, want := range map[string]string{
+		"PREPARE a AS SELECT 1":                                                  "[{2 a}]",
+		"prepare A(int, text) as select $1":                                      "[{2 a}]",
+		`PREPARE "A""b" AS SELECT 1`:                                             `[{2 A"b}]`,
+		`PREPARE U&"\0061" AS SELECT 1`:                                          "[{2 }]",
+		"PREPARE prepare AS SELECT 1":                                            "[{2 prepare}]",
+		"PREPARE transaction AS SELECT 1":                                        "[{2 transaction}]",
+		"PREPARE TRANSACTION 'a'":                                                "[]",
+		"PREPARE \u212a AS SELECT 1":                                             "[{2 \u212a}]",
+		"DEALLOCATE a; DEALLOCATE PREPARE b":                                     "[{3 a} {3 b}]",
+		"DEALLOCATE prepare; DEALLOCATE PREPARE \"all\"":                         "[{3 prepare} {3 all}]",
+		"DEALLOCATE ALL; DEALLOCATE PREPARE ALL":                                 "[{4 } {4 }]",
+		`DEALLOCATE "all"`:                                                       "[{3 all}]",
+		"DISCARD ALL; DISCARD PLANS; DISCARD TEMP":                               "[{5 }]",
+		"EXECUTE a(1); EXPLAIN (ANALYZE) EXECUTE b; CREATE TABLE t AS EXECUTE c": "[{1 a} {1 b} {1 c}]",
+		"EXECUTE execute":                                                        "[{1 execute}]",
+		"CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f(); GRANT EXECUTE ON FUNCTION f TO a":                    "[]",
+		"BEGIN; DECLARE c BINARY CURSOR FOR SELECT 1; FETCH c; CLOSE c; CLOSE ALL":                                     "[{6 c} {7 c} {8 }]",
+		"SELECT prepare, close, declare FROM deallocate, discard":                                                      "[]",
+		"SELECT 'PREPARE a AS', $$DEALLOCATE a$$ -- PREPARE a AS":                                                      "[]",
+		"DO $$ BEGIN EXECUTE 'x'; END $$; DO 'BEGIN PERFORM plpy.exec(); END'; DO $$ BEGIN DEALLOCATE a; END $$":       "[{9 } {9 } {9 }]",
+		"DO $$ BEGIN PERFORM 1; END $$; CREATE FUNCTION f() RETURNS int AS $$ EXECUTE 'x' $$ LANGUAGE plpgsql":         "[]",
+		"/* PREPARE */ PREPARE /* b AS */ a -- c\n AS SELECT 1; SELECT 1; PREPARE d AS SELECT 'PREPARE e AS SELECT 1'": "[{2 a} {2 d}]",
+		`SELECT 'a\'; DEALLOCATE a; --'`:  "[{10 }]",
+		`SELECT E'a\'; DEALLOCATE a; --'`: "[]",
+	} {
+		if got := fmt.Sprint(Read(sql).Names); got != want {
+			t.Errorf("%s: %s, want %s", sql, got, want)
+		}
+	}
+	many := Read(strings.Repeat("DEALLOCATE a;", 1000)).Names
+	if len(many) != MaxNamed+1 || many[MaxNamed].Do != Unclear {
+		t.Errorf("%d are kept, then %v", len(many), many[len(many)-1])
+	}
+}
+
 func TestLongTextIsCut(t *testing.T) {
 	got := Read("SELECT '" + strings.Repeat("ä", 1<<20) + "'")
 	if len(got.SQL) > MaxText || !strings.HasSuffix(got.SQL, "bytes more)") || strings.ContainsRune(got.SQL, '\ufffd') {
@@ -103,6 +141,9 @@ func FuzzText(f *testing.F) {
 		r := Read(sql)
 		if len(r.SQL) > MaxText+len(sql)/2 && len(r.SQL) > MaxText {
 			t.Fatalf("%d bytes are kept of %d", len(r.SQL), len(sql))
+		}
+		if len(r.Names) > MaxNamed+1 {
+			t.Fatalf("%d names", len(r.Names))
 		}
 		if strings.ContainsAny(sql, "'\"$\\/-*(") || len(sql) > 1000 || strings.Contains(strings.ToLower(sql), "null") {
 			return
