@@ -127,6 +127,39 @@ func TestOnDemandLeft(t *testing.T) {
 	}
 }
 
+// TestOnDemandOddRoles: what somebody granted a made user by hand is taken too, whatever it is called; a lock that is held is told.
+func TestOnDemandOddRoles(t *testing.T) {
+	w := newWorld(t, making("sales"))
+	ctx := t.Context()
+	w.as("greta")
+	c := w.connect("greta", "orders")
+	if _, err := w.pg.Admin("postgres", `CREATE ROLE "a,b ""c"; GRANT "a,b ""c" TO greta`); err != nil {
+		t.Fatal(err)
+	}
+	c.Close(ctx)
+	w.ended(1)
+	if got := w.user("greta"); got != "f|sallyport-on-demand" {
+		t.Fatal(got)
+	}
+	held := make(chan error, 1)
+	go func() {
+		_, err := w.pg.Admin("postgres", "SELECT pg_advisory_lock(hashtextextended('sallyport greta', 0)), pg_sleep(13)")
+		held <- err
+	}()
+	for range 500 {
+		if n, err := w.pg.Admin("postgres", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"); err != nil || n != "0" {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	if _, err := w.try("greta", "orders"); !strings.Contains(pgError(t, err).Message, "holds the lock") {
+		t.Fatal(err)
+	}
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestLetInThenMade: a session that was let in as a user of the server's own ends once its roles would have that user made.
 func TestLetInThenMade(t *testing.T) {
 	w := newWorld(t, access())

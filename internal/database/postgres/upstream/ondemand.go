@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ const isMade = "EXISTS (SELECT FROM pg_auth_members y WHERE y.member = r.oid AND
 // adminDatabase is where admin_user connects, whatever the session's database is: an advisory lock is one database's.
 const adminDatabase = "postgres"
 
+// lockNotAvailable is the SQLSTATE of a lock that was waited for too long.
+const lockNotAvailable = "55P03"
+
 // Maker makes users on demand: CREATE ROLE … LOGIN, a member of madeGroup and of the roles that were granted. All agents
 // take one advisory lock for a user, and ask pg_stat_activity for sessions, so that several agents agree.
 type Maker struct{}
@@ -30,9 +34,11 @@ type Maker struct{}
 // Enable implements database.Maker.
 func (Maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand) (settled func(), err error) {
 	return asAdmin(ctx, v, u, func(t *transaction) error {
-		row, err := t.row("SELECT r.oid::text, ("+isMade+")::text, (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
-			"coalesce((SELECT string_agg(m.rolname, ',' ORDER BY m.rolname COLLATE \"C\") FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
-			"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2", u.User, madeGroup)
+		row, err := t.row("SELECT r.oid::text, ("+isMade+")::text, (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2", u.User, madeGroup)
+		if err != nil {
+			return err
+		}
+		had, err := t.roles(u.User)
 		if err != nil {
 			return err
 		}
@@ -45,13 +51,13 @@ func (Maker) Enable(ctx context.Context, v *database.Visit, u database.OnDemand)
 		case row[1] != "true":
 			return fault.New(fault.Conflict, "database user %q is there already, and Sallyport did not make it", u.User).WithReason("db_user_exists").
 				WithCause("users made on demand are members of %q", madeGroup).WithFix("name it in db_users of a role, or remove it from the server")
-		case row[2] != "0" && row[3] != strings.Join(u.Roles, ","):
+		case row[2] != "0" && !slices.Equal(had, slices.Sorted(slices.Values(u.Roles))):
 			return database.OtherRoles()
 		default:
 			if err := t.do("ALTER ROLE " + name + " LOGIN"); err != nil {
 				return err
 			}
-			if err := t.revoke(name, row[3], u.Roles); err != nil {
+			if err := t.revoke(name, had, u.Roles); err != nil {
 				return err
 			}
 		}
@@ -113,9 +119,7 @@ func (Maker) Left(ctx context.Context, v *database.Visit) ([]string, error) {
 
 // disable reports whether sessions are left, for which the user stays.
 func (t *transaction) disable(u database.OnDemand) (left bool, err error) {
-	row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text, "+
-		"coalesce((SELECT string_agg(m.rolname, ',') FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid WHERE x.member = r.oid AND m.oid <> g.oid), '') "+
-		"FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2 AND "+isMade, u.User, madeGroup)
+	row, err := t.row("SELECT (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid)::text FROM pg_roles r, pg_roles g WHERE r.rolname = $1 AND g.rolname = $2 AND "+isMade, u.User, madeGroup)
 	if err != nil || row == nil {
 		return false, err
 	}
@@ -125,7 +129,11 @@ func (t *transaction) disable(u database.OnDemand) (left bool, err error) {
 	if err := t.do("ALTER ROLE " + quote(u.User) + " NOLOGIN"); err != nil {
 		return false, err
 	}
-	return false, t.revoke(quote(u.User), row[1], nil)
+	had, err := t.roles(u.User)
+	if err != nil {
+		return false, err
+	}
+	return false, t.revoke(quote(u.User), had, nil)
 }
 
 // transaction is one of the admin user's.
@@ -166,7 +174,15 @@ func (t *transaction) end() {
 }
 
 func (t *transaction) alone(u database.OnDemand, f func(*transaction) error) error {
-	if _, err := t.row("SELECT pg_advisory_lock(hashtextextended($1, 0))::text", "sallyport "+u.User); err != nil {
+	if err := t.do("SET lock_timeout = '10s'"); err != nil {
+		return err
+	}
+	_, err := t.row("SELECT pg_advisory_lock(hashtextextended($1, 0))::text", "sallyport "+u.User)
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == lockNotAvailable {
+		return fault.New(fault.Unavailable, "somebody on the server holds the lock of database user %q", u.User).WithReason("db_user_busy").
+			WithCause("it waited 10 s for it").WithFix("try again; an administrator may look at pg_locks of the database %q", adminDatabase)
+	}
+	if err != nil {
 		return err
 	}
 	if err := t.do("BEGIN"); err != nil {
@@ -246,10 +262,22 @@ func (t *transaction) rows(sql string, args ...string) ([][]string, error) {
 	return out, got.Err
 }
 
-// revoke takes the roles that are had, separated by commas, and not kept.
-func (t *transaction) revoke(name, had string, kept []string) error {
-	for r := range strings.SplitSeq(had, ",") {
-		if r == "" || contains(kept, r) {
+// roles are those that a user was granted, sorted, but for madeGroup.
+func (t *transaction) roles(user string) ([]string, error) {
+	rows, err := t.rows("SELECT m.rolname FROM pg_auth_members x JOIN pg_roles m ON m.oid = x.roleid JOIN pg_roles r ON r.oid = x.member "+
+		"WHERE r.rolname = $1 AND m.rolname <> $2", user, madeGroup)
+	var out []string
+	for _, r := range rows {
+		out = append(out, r[0])
+	}
+	slices.Sort(out)
+	return out, err
+}
+
+// revoke takes the roles that are had and not kept.
+func (t *transaction) revoke(name string, had, kept []string) error {
+	for _, r := range had {
+		if slices.Contains(kept, r) {
 			continue
 		}
 		if err := t.do("REVOKE " + quote(r) + " FROM " + name); err != nil {
@@ -257,15 +285,6 @@ func (t *transaction) revoke(name, had string, kept []string) error {
 		}
 	}
 	return nil
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
