@@ -67,15 +67,29 @@ const RecordMost = 64 << 20
 
 // Stricter is the stricter of what two roles say; who says nothing leaves it to the other.
 func (m RecordMode) Stricter(o RecordMode) RecordMode {
-	rank := func(m RecordMode) int { return slices.Index([]RecordMode{RecordUnset, RecordOff, RecordBestEffort}, m) }
-	switch a, b := rank(m), rank(o); {
-	case a < 0 || b < 0:
+	switch a, b := m.strictness(), o.strictness(); {
+	case max(a, b) == strictest:
 		return RecordStrict
 	case a > b:
 		return m
 	default:
 		return o
 	}
+}
+
+const strictest = 3
+
+// strictness orders what is known; all else is the strictest.
+func (m RecordMode) strictness() int {
+	switch m {
+	case RecordUnset:
+		return 0
+	case RecordOff:
+		return 1
+	case RecordBestEffort:
+		return 2
+	}
+	return strictest
 }
 
 // Requirements are what a role demands of the device.
