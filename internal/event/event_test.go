@@ -452,6 +452,10 @@ func TestAppendJSON(t *testing.T) {
 			}
 		}
 	}
+	late := Entry{Writer: "w", Seq: 1234567890123456789, Event: []byte(`{}`)}
+	if e, err := DecodeEntry(late.AppendJSON(nil)); err != nil || !reflect.DeepEqual(e, late) {
+		t.Errorf("%+v, %v", e, err)
+	}
 	if e, err := DecodeEntry([]byte(`{"writer":"w","seq":1,"prev":"00"}`)); err == nil {
 		t.Errorf("%+v", e)
 	}

@@ -105,8 +105,9 @@ func TestOnDemandLeft(t *testing.T) {
 	if left, err := w.door.Sweep(ctx, w.db, upstream.Maker{}); err != nil || len(left) > 0 {
 		t.Fatal(left, err)
 	}
-	w.as("frieda")
-	live := w.connect("frieda", "orders")
+	other := newWorld(t, making("sales")) // another agent of the same server
+	other.as("frieda")
+	live := other.connect("frieda", "orders")
 	if _, err := w.pg.Admin("postgres", `ALTER ROLE frida LOGIN; GRANT sales TO frida`); err != nil { // as she was when her agent was killed
 		t.Fatal(err)
 	}
@@ -119,7 +120,7 @@ func TestOnDemandLeft(t *testing.T) {
 		}
 	}
 	live.Close(ctx)
-	w.ended(3)
+	other.ended(1)
 	db := *w.db
 	db.AdminUser = "nobody"
 	if left, err := w.door.Sweep(ctx, &db, upstream.Maker{}); err == nil || len(left) > 0 {
