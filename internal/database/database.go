@@ -8,8 +8,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sallyport/sallyport/internal/event"
 	"github.com/sallyport/sallyport/internal/fault"
@@ -105,6 +107,8 @@ type Session struct {
 	made bool                     // guarded by mu: dbUser was made on demand
 	also map[string]*gate.Session // guarded by mu: by database user and name, exact in case
 	done bool                     // guarded by mu
+
+	all atomic.Pointer[[]*gate.Session] // main and those of also, for Touch, which each message calls
 }
 
 // Admit lets the connection in as a database user to a database, or refuses it with a fault fit to print. The caller
@@ -128,6 +132,7 @@ func (v *Visit) begin(ctx context.Context, a target.Action) (*Session, error) {
 	}
 	s.main = g
 	s.also[key(a.DBUser, a.DBName)] = g
+	s.all.Store(&[]*gate.Session{g})
 	return s, nil
 }
 
@@ -190,6 +195,8 @@ func (s *Session) further(ctx context.Context, a target.Action) error {
 		return nil
 	}
 	s.also[k] = g
+	all := append(slices.Clone(*s.all.Load()), g)
+	s.all.Store(&all)
 	context.AfterFunc(g.Context(), func() { s.cut(context.Cause(g.Context())) })
 	return nil
 }
@@ -210,9 +217,7 @@ func (s *Session) Ended() error {
 
 // Touch says that the person did something: in which of the databases that the connection was let in to makes no difference.
 func (s *Session) Touch() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, g := range s.also {
+	for _, g := range *s.all.Load() {
 		g.Touch()
 	}
 }

@@ -125,16 +125,7 @@ func FuzzReadFrame(f *testing.F) {
 // its reader when it is upgraded.
 func TestLateRead(t *testing.T) {
 	a, b := net.Pipe()
-	near, err := Client(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	far, err := Server(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
+	near, far := ends(t, a, b)
 	ca := authority.New("test")
 	got := make(chan error, 1)
 	go func() {
@@ -191,16 +182,7 @@ func (w *writes) Write(b []byte) (int, error) {
 func TestOneWrite(t *testing.T) {
 	a, b := pair(t)
 	counted := &writes{Conn: a}
-	near, err := Client(counted)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
-	far, err := Server(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
+	near, far := ends(t, counted, b)
 	go far.Serve(func(s *Stream) { _, _ = io.Copy(s, s) })
 	s, err := near.Open(t.Context(), Header{})
 	if err != nil {
@@ -222,6 +204,21 @@ func TestOneWrite(t *testing.T) {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 	}
+}
+
+// ends are a tunnel's over a connection, for as long as the test runs.
+func ends(t testing.TB, a, b net.Conn) (near, far *Tunnel) {
+	t.Helper()
+	near, err := Client(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close() })
+	if far, err = Server(b); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { far.Close() })
+	return near, far
 }
 
 // pair is a connection over loopback.
@@ -249,16 +246,7 @@ func BenchmarkMessages(b *testing.B) {
 	ca := authority.New("test")
 	cert := ca.Server("localhost")
 	x, y := pair(b)
-	near, err := Client(tls.Client(x, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost"}))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer near.Close()
-	far, err := Server(tls.Server(y, &tls.Config{Certificates: []tls.Certificate{cert}}))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer far.Close()
+	near, far := ends(b, tls.Client(x, &tls.Config{RootCAs: ca.Pool, ServerName: "localhost"}), tls.Server(y, &tls.Config{Certificates: []tls.Certificate{cert}}))
 	go far.Serve(func(s *Stream) { _, _ = io.Copy(s, s) })
 	s, err := near.Open(b.Context(), Header{})
 	if err != nil {
